@@ -1,0 +1,1 @@
+"""The coordinator: launches rounds, pools released aggregates and writes the report."""

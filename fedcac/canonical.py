@@ -1,0 +1,43 @@
+"""Canonical JSON and its SHA-256 digest: the one byte form that is signed, hashed and compared.
+
+UTF-8, keys sorted by code point, no white space, no NaN or infinity, integers as integers, floats
+in Python's shortest round-trip form. Integral floats keep their `.0`, so that a type never changes
+on the way (RFC 8785 would drop it; both ends here are this module).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, NewType
+
+__all__ = ["Digest", "canonical_bytes", "digest_of", "sha256_hex"]
+
+Digest = NewType("Digest", str)
+"""`sha256:` followed by 64 lower-case hexadecimal digits."""
+
+
+def canonical_bytes(document: Any) -> bytes:
+    """Return the canonical JSON bytes of a JSON-like `document`.
+
+    Raises
+    ------
+    ValueError
+        If a number is not finite.
+    TypeError
+        If a value has no JSON form.
+    """
+    text = json.dumps(
+        document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+    return text.encode("utf-8")
+
+
+def sha256_hex(payload: bytes) -> Digest:
+    """Return the digest of raw bytes."""
+    return Digest("sha256:" + hashlib.sha256(payload).hexdigest())
+
+
+def digest_of(document: Any) -> Digest:
+    """Return the digest of a document's canonical bytes."""
+    return sha256_hex(canonical_bytes(document))

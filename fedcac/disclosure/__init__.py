@@ -1,0 +1,1 @@
+"""The site's disclosure policy, checks and the gate."""

@@ -1,0 +1,134 @@
+"""What the coordinator asks and what a site answers, as typed documents.
+
+A request carries the current query of every running analysis; a reply one release or refusal
+code for each. Each message travels in a signed envelope of its own payload type.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, ClassVar, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from fedcac.canonical import canonical_bytes
+from fedcac.errors import RoundError
+from fedcac.signing import PublicKey, SigningKey, TrustedKeys, open_envelope, seal
+from fedcac.vocabulary import RefusalCode
+
+__all__ = ["Answer", "Message", "Offer", "PolicySummary", "Query", "Reply", "Request"]
+
+Word = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+RoundId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{3,79}$")]
+SiteWord = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
+DigestWord = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+Version = Annotated[str, Field(pattern=r"^[0-9]{1,4}(\.[0-9]{1,4}){1,3}$")]
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Query(_Document):
+    """One step of one analysis: numbers only. `step` names what is asked, for example `newton`."""
+
+    step: Word
+    values: dict[Word, tuple[float, ...]] = {}
+
+
+M = TypeVar("M", bound="Message")
+
+
+class Message(_Document):
+    """A document with a payload type that can be sealed and opened."""
+
+    payload_type: ClassVar[str]
+
+    round_id: RoundId
+    issued_at: datetime
+
+    def seal(self, key: SigningKey) -> bytes:
+        """Return this message in an envelope signed by `key`."""
+        return seal(canonical_bytes(self.model_dump(mode="json")), self.payload_type, key)
+
+    @classmethod
+    def open(cls: type[M], envelope: bytes, keys: TrustedKeys) -> tuple[M, PublicKey]:
+        """Verify an envelope and return the typed message with the key that signed it.
+
+        Raises
+        ------
+        SignatureError
+            As `fedcac.signing.open_envelope`.
+        RoundError
+            If the payload does not have the declared shape (`malformed_message`).
+        """
+        payload, key = open_envelope(envelope, cls.payload_type, keys)
+        try:
+            return cls.model_validate_json(payload), key
+        except ValidationError as error:
+            raise RoundError(
+                f"A signed {cls.__name__.lower()} does not have its declared shape.",
+                code="malformed_message",
+                cure="Check that both sides run the same version.",
+            ) from error
+
+
+class Offer(Message):
+    """The lead's invitation to a round: which protocol, which package, which sites."""
+
+    payload_type: ClassVar[str] = "application/vnd.fedcac.offer+json"
+
+    protocol_id: str
+    protocol_version: Annotated[int, Field(ge=1)]
+    protocol_digest: DigestWord
+    package_digest: DigestWord | None
+    sites: Annotated[tuple[SiteWord, ...], Field(min_length=1)]
+    expires_at: datetime
+
+
+class Request(Message):
+    """One exchange: the current query of every running analysis."""
+
+    payload_type: ClassVar[str] = "application/vnd.fedcac.request+json"
+
+    exchange: Annotated[int, Field(ge=1)]
+    protocol_digest: DigestWord
+    expires_at: datetime
+    queries: dict[Word, Query]
+
+
+class Answer(_Document):
+    """Either a released aggregate or a refusal code, never both."""
+
+    release: dict[str, JsonValue] | None = None
+    refusal: RefusalCode | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.release is None) == (self.refusal is None):
+            raise ValueError("an answer is either a release or a refusal")
+        return self
+
+
+class PolicySummary(_Document):
+    """The policy a site applied, so that the report can state it."""
+
+    profile: Annotated[str, Field(pattern=r"^(research|cms|open|custom)$")]
+    minimum_cell: Annotated[int, Field(ge=1)]
+    minimum_patients: Annotated[int, Field(ge=1)]
+    digest: DigestWord
+
+
+class Reply(Message):
+    """A site's answers to one request."""
+
+    payload_type: ClassVar[str] = "application/vnd.fedcac.reply+json"
+
+    site: SiteWord
+    exchange: Annotated[int, Field(ge=1)]
+    request_digest: DigestWord
+    answers: dict[Word, Answer]
+    flow: Answer
+    policy: PolicySummary
+    ledger_head: DigestWord
+    software: Version

@@ -1,0 +1,1 @@
+"""DICOM to volumes in Hounsfield units, series selection and pairing."""

@@ -1,0 +1,1 @@
+"""Model packages, the registry of architectures and the inference engine."""

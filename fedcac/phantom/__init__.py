@@ -1,0 +1,1 @@
+"""Generated exam pairs with known truth."""

@@ -1,0 +1,1 @@
+"""Agatston, volume and mass scores of a calcium mask."""

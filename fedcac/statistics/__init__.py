@@ -1,0 +1,1 @@
+"""Federated estimators: one file each, both halves in it."""

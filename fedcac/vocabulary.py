@@ -1,0 +1,199 @@
+"""The field's words as closed sets. What is not listed here cannot be said on the wire."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import NewType
+
+__all__ = [
+    "AnalysisId",
+    "BoundaryConvention",
+    "CellStatus",
+    "ExclusionReason",
+    "IndexTest",
+    "Interval",
+    "KappaWeights",
+    "Measure",
+    "Modality",
+    "ReferenceKind",
+    "RefusalCode",
+    "RowStatus",
+    "SiteName",
+    "TieMethod",
+    "Vessel",
+]
+
+SiteName = NewType("SiteName", str)
+AnalysisId = NewType("AnalysisId", str)
+
+
+class Modality(StrEnum):
+    """What kind of exam the index test reads."""
+
+    GATED_CT = "gated_ct"
+    NON_GATED_CT = "non_gated_ct"
+    CTAC = "ctac"
+    CHEST_RADIOGRAPH = "chest_radiograph"
+
+
+class ReferenceKind(StrEnum):
+    """What the index test is judged against; it dominates the figures (Eng 2021, Table 4)."""
+
+    GATED_CT_READER = "gated_ct_reader"
+    NON_GATED_READER = "non_gated_reader"
+    EXPERT_ANNOTATION = "expert_annotation"
+    GATED_CT_MODEL = "gated_ct_model"
+
+
+class IndexTest(StrEnum):
+    """What the index test answers with."""
+
+    AGATSTON_SCORE = "agatston_score"
+    RISK_CATEGORY = "risk_category"
+    CATEGORY_PROBABILITIES = "category_probabilities"
+
+
+class BoundaryConvention(StrEnum):
+    """On which side of a cut-off a score equal to it falls.
+
+    upper_inclusive: category (lower, cut], positive at cut c > 1 means s > c, at 1 s >= 1
+        (Eng 2021 as published in its 2x2 tables).
+    guideline_ge: category [cut, upper), positive means s >= cut (Hong 2025; ACC/AHA 2018).
+    any_gt0: as upper_inclusive, but the first category is s == 0, so any s > 0 is positive at 1.
+    round_first: s is rounded half up to an integer, then upper_inclusive.
+    """
+
+    UPPER_INCLUSIVE = "upper_inclusive"
+    GUIDELINE_GE = "guideline_ge"
+    ANY_GT0 = "any_gt0"
+    ROUND_FIRST = "round_first"
+
+
+class KappaWeights(StrEnum):
+    """Weights of Cohen's kappa."""
+
+    UNWEIGHTED = "unweighted"
+    LINEAR = "linear"
+    QUADRATIC = "quadratic"
+
+
+class Interval(StrEnum):
+    """Confidence intervals of a proportion."""
+
+    WILSON = "wilson"
+    CLOPPER_PEARSON = "clopper_pearson"
+    ENG2021 = "eng2021"
+
+
+class TieMethod(StrEnum):
+    """Treatment of tied event times in the Cox partial likelihood."""
+
+    EFRON = "efron"
+    BRESLOW = "breslow"
+
+
+class Vessel(StrEnum):
+    """Coronary vessels as the site table spells them."""
+
+    LM = "lm"
+    LAD = "lad"
+    LCX = "lcx"
+    RCA = "rca"
+
+
+class CellStatus(StrEnum):
+    """What stands in a released cell instead of a number."""
+
+    SUPPRESSED = "suppressed"
+    NOT_APPLICABLE = "not_applicable"
+
+
+class RowStatus(StrEnum):
+    """Status of one row of estimates.csv."""
+
+    OK = "ok"
+    SUPPRESSED = "suppressed"
+    NOT_ESTIMABLE = "not_estimable"
+
+
+class Measure(StrEnum):
+    """The measures that estimates.csv may hold."""
+
+    KAPPA_UNWEIGHTED = "kappa_unweighted"
+    KAPPA_LINEAR = "kappa_linear"
+    KAPPA_QUADRATIC = "kappa_quadratic"
+    SENSITIVITY = "sensitivity"
+    SPECIFICITY = "specificity"
+    PPV = "ppv"
+    NPV = "npv"
+    F1 = "f1"
+    ACCURACY = "accuracy"
+    BIAS = "bias"
+    LOA_LOW = "loa_low"
+    LOA_HIGH = "loa_high"
+    LOG_HAZARD_RATIO = "log_hazard_ratio"
+    HAZARD_RATIO = "hazard_ratio"
+    LR_CHI2 = "lr_chi2"
+    I2 = "i2"
+    TAU2 = "tau2"
+    COUNT = "count"
+
+
+class ExclusionReason(StrEnum):
+    """Why an exam or a patient is not in the cohort. Documented in docs/reference/codes.md."""
+
+    NO_SUCH_PATH = "no_such_path"
+    NO_DICOM = "no_dicom"
+    UNREADABLE_DICOM = "unreadable_dicom"
+    TRUNCATED_DICOM = "truncated_dicom"
+    MIXED_SERIES = "mixed_series"
+    SERIES_NOT_FOUND = "series_not_found"
+    WRONG_MODALITY = "wrong_modality"
+    LOCALIZER = "localizer"
+    DERIVED_IMAGE = "derived_image"
+    CONTRAST_ENHANCED = "contrast_enhanced"
+    NOT_AXIAL = "not_axial"
+    TOO_FEW_SLICES = "too_few_slices"
+    SHARP_KERNEL = "sharp_kernel"
+    GANTRY_TILT = "gantry_tilt"
+    MISSING_SLICE = "missing_slice"
+    DUPLICATE_POSITION = "duplicate_position"
+    IRREGULAR_SPACING = "irregular_spacing"
+    MISSING_GEOMETRY = "missing_geometry"
+    INCONSISTENT_GEOMETRY = "inconsistent_geometry"
+    NOT_HOUNSFIELD = "not_hounsfield"
+    UNSUPPORTED_TRANSFER_SYNTAX = "unsupported_transfer_syntax"
+    CORRUPT_PIXELS = "corrupt_pixels"
+    SLICE_TOO_THICK = "slice_too_thick"
+    NO_PATIENT_ID = "no_patient_id"
+    NO_STUDY_DATE = "no_study_date"
+    NO_REFERENCE_EXAM = "no_reference_exam"
+    NO_INDEX_EXAM = "no_index_exam"
+    OUTSIDE_PAIRING_WINDOW = "outside_pairing_window"
+    SECOND_PAIR_OF_PATIENT = "second_pair_of_patient"
+    NO_REFERENCE_SCORE = "no_reference_score"
+    PROTOCOL_EXCLUSION = "protocol_exclusion"
+    INFERENCE_FAILED = "inference_failed"
+
+
+class RefusalCode(StrEnum):
+    """All that a coordinator learns when a site does not answer. Documented in the same place."""
+
+    POLICY_MISSING = "policy_missing"
+    POLICY_INVALID = "policy_invalid"
+    UNREGISTERED_TYPE = "unregistered_type"
+    MALFORMED_QUERY = "malformed_query"
+    UNKNOWN_ANALYSIS = "unknown_analysis"
+    TOO_FEW_PATIENTS = "too_few_patients"
+    TOO_FEW_EVENTS = "too_few_events"
+    TOO_FEW_PER_CATEGORY = "too_few_per_category"
+    TOO_MANY_PARAMETERS = "too_many_parameters"
+    TOO_MANY_EXCHANGES = "too_many_exchanges"
+    PARAMETERS_OUT_OF_BOUNDS = "parameters_out_of_bounds"
+    BUDGET_SPENT = "budget_spent"
+    NESTED_COHORT = "nested_cohort"
+    UNPROTECTABLE = "unprotectable"
+    NOT_COMPUTABLE = "not_computable"
+    REJECTED_BY_SITE = "rejected_by_site"
+    EMPTY_COHORT = "empty_cohort"
+    INTERNAL = "internal"

@@ -1,0 +1,1 @@
+"""The site agent: verifies, scores, summarises and releases inside the hospital."""
