@@ -20,7 +20,7 @@ class _Spec(BaseModel):
 
 
 class AgreementSpec(_Spec):
-    """Confusion matrix of risk categories and Cohen's kappa (Eng 2021 Fig. 6, Miller 2023 Fig. 3)."""
+    """Confusion matrix of risk categories and Cohen's kappa (Eng 2021 Fig. 6)."""
 
     kind: Literal["agreement"]
     weights: Annotated[tuple[KappaWeights, ...], Field(min_length=1)] = tuple(KappaWeights)
