@@ -1,0 +1,348 @@
+"""The gate: the only door through which an aggregate becomes a release.
+
+In goes a registered aggregate with its evidence; out comes a `Release` of exactly the bytes that
+may leave, or a `Refusal` that is a code and nothing else. Either is in the ledger, synced, before
+the caller sees it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import InitVar, dataclass, field
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import PydanticSerializationError
+
+from fedcac.aggregate import Aggregate, CrossTable, Evidence, LikelihoodTerms, parse_aggregate
+from fedcac.aggregate.base import registered
+from fedcac.aggregate.shapes import FlowStage
+from fedcac.canonical import Digest, canonical_bytes, sha256_hex
+from fedcac.disclosure.ledger import Ledger, LedgerEntry
+from fedcac.disclosure.policy import Policy
+from fedcac.disclosure.question import Question
+from fedcac.disclosure.rules import apply_rule, check_consistency, rule_shape
+from fedcac.errors import GateError
+from fedcac.vocabulary import CellStatus, ExclusionReason, RefusalCode
+
+__all__ = ["Gate", "Refusal", "Release"]
+
+_TOKEN = object()
+_WORDS = frozenset(CellStatus)
+_KEYS = frozenset([*FlowStage, *ExclusionReason])
+
+
+@dataclass(frozen=True)
+class Release:
+    """An aggregate that passed the gate. Only `Gate.release` can make one.
+
+    `content` is the canonical JSON that leaves; `profile` is the policy's, so that a release made
+    under `open` is known as such.
+    """
+
+    content: bytes
+    profile: str
+    policy_digest: Digest
+    token: InitVar[object] = field(repr=False)
+
+    def __post_init__(self, token: object) -> None:
+        if token is not _TOKEN:
+            raise GateError(
+                "A release can only be made by the gate.",
+                code="forged_release",
+                cure="Call Gate.release.",
+            )
+
+    def __init_subclass__(cls) -> None:
+        raise GateError("A release has no other kinds.", code="forged_release")
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        """Return a fresh copy of the JSON document that leaves."""
+        document: dict[str, Any] = json.loads(self.content)
+        return document
+
+    @property
+    def digest(self) -> Digest:
+        """Digest of the bytes that leave."""
+        return sha256_hex(self.content)
+
+    @property
+    def n_bytes(self) -> int:
+        """Number of bytes that leave."""
+        return len(self.content)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A non-answer: its code is all that anyone outside learns."""
+
+    code: RefusalCode
+
+
+class Gate:
+    """Applies one policy and writes one ledger.
+
+    Parameters
+    ----------
+    policy
+        The policy in force: `stricter_of(site policy, protocol.disclosure)`.
+    ledger
+        The site's ledger, across all protocols. Limits are counted over the whole of it.
+    """
+
+    def __init__(self, policy: Policy, ledger: Ledger) -> None:
+        # A subclass could override is_open; a copy made without validation could hold anything.
+        if type(policy) is not Policy:
+            raise GateError("The gate needs a disclosure policy.", code="no_policy")
+        self._policy = Policy.model_validate(policy.model_dump())
+        self._policy_digest = self._policy.digest()
+        self._ledger = ledger
+
+    @property
+    def policy(self) -> Policy:
+        """The policy in force."""
+        return self._policy
+
+    def release(self, question: Question, aggregate: Aggregate) -> Release | Refusal:
+        """Return what may leave in answer to a question.
+
+        An identical question gets the earlier answer, byte for byte, provided that the policy is
+        still the same; otherwise it is refused as `unprotectable`, because two answers under two
+        policies can be subtracted from one another.
+
+        Parameters
+        ----------
+        question
+            What is asked; `question_of` makes it from a protocol and a query.
+        aggregate
+            The site's summary, with the evidence its shape's rule needs.
+
+        Raises
+        ------
+        GateError
+            If the aggregate is malformed or its numbers contradict one another: a fault of the
+            software, after which nothing has left.
+        IntegrityError
+            If the ledger cannot be continued.
+        """
+        earlier = self._earlier(question)
+        if earlier is not None:
+            return self._repeat(question, earlier)
+        verdict = self._judge(question, aggregate)
+        if isinstance(verdict, RefusalCode):
+            return self.refuse(question, verdict)
+        content = canonical_bytes(verdict)
+        entry = self._entry(question, kind=verdict["kind"], content=content)
+        self._ledger.append(entry)
+        return self._release(content)
+
+    def refuse(self, question: Question, code: RefusalCode) -> Refusal:
+        """Refuse a question for a reason the gate does not judge, and write it to the ledger.
+
+        For a query that cannot be computed, or a reply the site's owner rejects. A release that
+        was made before stays in the ledger, and stays charged.
+        """
+        is_written = any(
+            entry.answers(question) and entry.refusal is code for entry in self._ledger.entries
+        )
+        if not is_written:
+            self._ledger.append(self._entry(question, kind="refusal", refusal=code))
+        return Refusal(code)
+
+    def _earlier(self, question: Question) -> LedgerEntry | None:
+        for entry in self._ledger.entries:
+            if entry.key == question.key and entry.payload is not None:
+                return entry
+        return None
+
+    def _repeat(self, question: Question, earlier: LedgerEntry) -> Release | Refusal:
+        if earlier.policy_digest != self._policy_digest:
+            return self.refuse(question, RefusalCode.UNPROTECTABLE)
+        content = canonical_bytes(earlier.payload)
+        is_written = any(
+            entry.answers(question) and entry.payload is not None for entry in self._ledger.entries
+        )
+        if not is_written:
+            self._ledger.append(
+                self._entry(question, kind=earlier.kind, content=content, repeats=earlier.index)
+            )
+        return self._release(content)
+
+    def _judge(self, question: Question, aggregate: Aggregate) -> dict[str, Any] | RefusalCode:
+        aggregate_type = type(aggregate)
+        kind = getattr(aggregate_type, "kind", "")
+        if registered().get(kind) is not aggregate_type or rule_shape(aggregate_type) is None:
+            return RefusalCode.UNREGISTERED_TYPE
+        payload = _payload_of(aggregate)
+        if not _is_finite(payload):
+            return RefusalCode.NOT_COMPUTABLE
+        verified = _verify(payload, aggregate)
+        check_consistency(verified)
+        safe = apply_rule(verified, self._policy)
+        if isinstance(safe, RefusalCode):
+            return safe
+        released = _payload_of(safe)
+        if safe.evidence is not None or _holds_text(released, safe):
+            raise GateError("An aggregate holds more than numbers.", code="text_or_evidence")
+        parse_aggregate(released)
+        return self._history_refusal(question, released) or released
+
+    def _history_refusal(
+        self, question: Question, released: Mapping[str, Any]
+    ) -> RefusalCode | None:
+        """Judge an answer together with everything that left before."""
+        if self._policy.is_open:
+            return None
+        past = [entry for entry in self._ledger.entries if _is_charged(entry)]
+        if any(self._is_near_duplicate(question, released, entry) for entry in past):
+            return RefusalCode.NESTED_COHORT
+        if not issubclass(registered()[released["kind"]], LikelihoodTerms):
+            return None
+        return self._likelihood_refusal(
+            question,
+            released,
+            [entry for entry in past if _shape_is(entry, LikelihoodTerms)],
+        )
+
+    def _is_near_duplicate(
+        self, question: Question, released: Mapping[str, Any], entry: LedgerEntry
+    ) -> bool:
+        # Two denominators that differ by fewer than k patients describe those few by subtraction;
+        # so do one analysis of two cohorts, and two tables of one cohort cut at other places.
+        payload: Mapping[str, Any] = entry.payload or {}
+        k = self._policy.minimum_cell
+        gap = abs(payload["n_patients"] - released["n_patients"])
+        if entry.cohort_digest != question.cohort_digest:
+            return entry.analysis_digest == question.analysis_digest and gap < k
+        if 0 < gap < k:
+            return True
+        kind = registered()[released["kind"]]
+        if issubclass(kind, LikelihoodTerms) and _shape_is(entry, LikelihoodTerms):
+            return bool(0 < abs(payload["n_events"] - released["n_events"]) < k)
+        if issubclass(kind, CrossTable) and _shape_is(entry, CrossTable):
+            return any(
+                payload[name] != released[name]
+                for name in ("matrix", "two_by_two", "kept_cut_offs", "collapsed")
+            )
+        return False
+
+    def _likelihood_refusal(
+        self, question: Question, released: Mapping[str, Any], past: list[LedgerEntry]
+    ) -> RefusalCode | None:
+        limits = self._policy.cox
+        about = [entry for entry in past if entry.cohort_digest == question.cohort_digest]
+        asked = {e.key for e in about if e.analysis_digest == question.analysis_digest}
+        if len(asked) >= limits.maximum_exchanges:
+            return RefusalCode.TOO_MANY_EXCHANGES
+        sizes = [len(released["gradient"])]
+        # A repeated answer tells nothing new, so each question is charged once.
+        sizes += [_n_parameters(entry) for entry in about if entry.repeats is None]
+        spent = sum(_numbers_released(p) for p in sizes)
+        if spent > limits.budget_share * released["n_patients"] * max(sizes):
+            return RefusalCode.BUDGET_SPENT
+        return None
+
+    def _entry(
+        self,
+        question: Question,
+        *,
+        kind: str,
+        content: bytes | None = None,
+        refusal: RefusalCode | None = None,
+        repeats: int | None = None,
+    ) -> LedgerEntry:
+        return LedgerEntry(
+            index=len(self._ledger.entries),
+            previous=self._ledger.head,
+            round_id=question.round_id,
+            protocol_digest=question.protocol_digest,
+            exchange=question.exchange,
+            analysis=question.analysis,
+            analysis_digest=question.analysis_digest,
+            query_digest=question.query_digest,
+            cohort_digest=question.cohort_digest,
+            key=question.key,
+            policy_digest=self._policy_digest,
+            profile=self._policy.profile,
+            kind=kind,
+            release_digest=None if content is None else sha256_hex(content),
+            n_bytes=0 if content is None else len(content),
+            payload=None if content is None else json.loads(content),
+            refusal=refusal,
+            repeats=repeats,
+        )
+
+    def _release(self, content: bytes) -> Release:
+        return Release(content, self._policy.profile, self._policy_digest, _TOKEN)
+
+
+def _payload_of(aggregate: Aggregate) -> dict[str, Any]:
+    # Not the aggregate's own method, which a subclass may have replaced; and neither a warning
+    # nor an error may quote a value.
+    try:
+        document = BaseModel.model_dump(
+            aggregate, mode="json", exclude={"evidence"}, warnings="error"
+        )
+    except (PydanticSerializationError, AttributeError, TypeError):
+        raise GateError(
+            "An aggregate does not have its declared shape.", code="malformed_aggregate"
+        ) from None
+    return {"kind": type(aggregate).kind, **document}
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(_is_finite(item) for item in value.values())
+    if isinstance(value, list | tuple):
+        return all(_is_finite(item) for item in value)
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def _verify(payload: dict[str, Any], aggregate: Aggregate) -> Aggregate:
+    evidence = aggregate.evidence
+    if evidence is not None:
+        if type(evidence) is not Evidence:
+            raise GateError("The evidence is of another type.", code="malformed_evidence")
+        evidence = Evidence.model_validate(evidence.model_dump())
+    return parse_aggregate(payload).model_copy(update={"evidence": evidence})
+
+
+def _holds_text(payload: Mapping[str, Any], aggregate: Aggregate) -> bool:
+    fields = set(type(aggregate).model_fields) - {"evidence"}
+    if set(payload) != fields | {"kind"}:
+        return True
+    return any(_is_text(payload[name]) for name in fields)
+
+
+def _is_text(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(key not in _KEYS or _is_text(item) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return any(_is_text(item) for item in value)
+    if isinstance(value, str):
+        return value not in _WORDS
+    return isinstance(value, bool) or not isinstance(value, int | float)
+
+
+def _is_charged(entry: LedgerEntry) -> bool:
+    # What left under `open` was declared public.
+    return entry.payload is not None and entry.profile != "open"
+
+
+def _shape_is(entry: LedgerEntry, shape: type[Aggregate]) -> bool:
+    # A kind whose software is no longer installed is still a release: judge it by its fields.
+    names = set(shape.model_fields) - {"evidence"}
+    return entry.payload is not None and names <= set(entry.payload)
+
+
+def _n_parameters(entry: LedgerEntry) -> int:
+    gradient = (entry.payload or {})["gradient"]
+    return len(gradient) if isinstance(gradient, list) else 0
+
+
+def _numbers_released(n_parameters: int) -> int:
+    # Log-likelihood, gradient, and the information's upper triangle.
+    return 1 + n_parameters + n_parameters * (n_parameters + 1) // 2
