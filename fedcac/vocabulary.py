@@ -195,5 +195,8 @@ class RefusalCode(StrEnum):
     UNPROTECTABLE = "unprotectable"
     NOT_COMPUTABLE = "not_computable"
     REJECTED_BY_SITE = "rejected_by_site"
+    PROTOCOL_INVALID = "protocol_invalid"
+    PACKAGE_INVALID = "package_invalid"
+    NO_REPLY = "no_reply"
     EMPTY_COHORT = "empty_cohort"
     INTERNAL = "internal"

@@ -16,7 +16,7 @@ from fedcac.errors import RoundError
 from fedcac.signing import PublicKey, SigningKey, TrustedKeys, open_envelope, seal
 from fedcac.vocabulary import RefusalCode
 
-__all__ = ["Answer", "Message", "Offer", "PolicySummary", "Query", "Reply", "Request"]
+__all__ = ["Acceptance", "Answer", "Message", "Offer", "PolicySummary", "Query", "Reply", "Request"]
 
 Word = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 RoundId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{3,79}$")]
@@ -84,6 +84,16 @@ class Offer(Message):
     package_digest: DigestWord | None
     sites: Annotated[tuple[SiteWord, ...], Field(min_length=1)]
     expires_at: datetime
+
+
+class Acceptance(Message):
+    """A site's word on an offer: it takes part, or it does not, with a code and nothing else."""
+
+    payload_type: ClassVar[str] = "application/vnd.fedcac.acceptance+json"
+
+    site: SiteWord
+    offer_digest: DigestWord
+    refusal: RefusalCode | None = None
 
 
 class Request(Message):

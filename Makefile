@@ -1,0 +1,43 @@
+# Every target sets up what it needs in .venv first. Python 3.11 or newer is all it takes.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+OUT ?= demo-out
+
+.PHONY: demo test check docs bench demo-model clean
+
+demo: $(VENV)/.site-installed ## a whole signed round of four sites, from DICOM to report
+	$(BIN)/fedcac demo --out $(OUT)
+
+test: $(VENV)/.dev-installed ## every test
+	$(BIN)/pytest
+
+check: $(VENV)/.dev-installed ## format, lint, types, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: $(VENV)/.dev-installed ## regenerate the reference pages that come from code
+	$(BIN)/python docs/generate.py
+
+bench: $(VENV)/.dev-installed ## rerun every benchmark; results go to benchmarks/results
+	$(BIN)/python -m benchmarks
+
+demo-model: $(VENV)/.site-installed ## train the demonstration package again from its seed
+	$(BIN)/python -m fedcac.training.demonstration --out fedcac/models/packages/eng2021-demo --seed 1
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.site-installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) --editable '.[site,coordinator]'
+	touch $@
+
+$(VENV)/.dev-installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) --editable '.[dev]'
+	touch $@ $(VENV)/.site-installed
+
+clean: ## remove the environment and the demonstration's output
+	rm -rf $(VENV) $(OUT)
