@@ -115,9 +115,13 @@ class Ledger(ABC):
         ------
         IntegrityError
             At the first line that is not an entry, or does not link to the one before it, or
-            whose payload does not have the digest stated (`broken_link`).
+            whose payload does not have the digest stated, or if the last is not the one this
+            process knows (`broken_link`).
         """
-        return _check_chain(self._stored_lines())[1]
+        entries, head = _check_chain(self._stored_lines())
+        if head != self.head:
+            raise _broken(len(entries))
+        return head
 
 
 class MemoryLedger(Ledger):
@@ -159,21 +163,22 @@ class FileLedger(Ledger):
             content = self._path.read_bytes()
         except FileNotFoundError:
             if self._size:
-                raise IntegrityError(
-                    "The ledger's file has gone.",
-                    code="broken_link",
-                    cure="Restore it from a backup; nothing leaves without it.",
-                ) from None
+                raise _vanished() from None
             return []
         return content.split(b"\n")[:-1]
 
     def _store(self, line: bytes) -> None:
-        is_new = not self._path.exists()
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        # A ledger that holds entries is never created anew.
+        flags = os.O_RDWR if self._size else os.O_RDWR | os.O_CREAT
+        try:
+            descriptor = os.open(self._path, flags, 0o600)
+        except FileNotFoundError as error:
+            raise _vanished() from error
         with os.fdopen(descriptor, "r+b") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)
+            stored = stream.seek(0, os.SEEK_END)
             stream.seek(self._size)
-            if b"\n" in stream.read() or stream.tell() < self._size:
+            if stored < self._size or b"\n" in stream.read():
                 raise IntegrityError(
                     "Another process has changed the ledger.",
                     code="foreign_entry",
@@ -184,7 +189,7 @@ class FileLedger(Ledger):
             stream.write(line)
             stream.flush()
             os.fsync(stream.fileno())
-        if is_new:
+        if not self._size:
             _sync_directory(self._path.parent)
         self._size += len(line)
 
@@ -221,4 +226,12 @@ def _broken(index: int) -> IntegrityError:
         code="broken_link",
         cure="Restore the ledger from a backup and find out who changed it; nothing leaves until "
         "then.",
+    )
+
+
+def _vanished() -> IntegrityError:
+    return IntegrityError(
+        "The ledger's file has gone.",
+        code="broken_link",
+        cure="Restore it from a backup; nothing leaves without it.",
     )

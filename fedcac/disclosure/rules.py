@@ -214,9 +214,9 @@ def _protect_flow(flow: Any, policy: Policy) -> Changes:
     else:
         shown = _separate_stages(flow, k)
     shown.add(flow.n_patients)
-    uncoded = flow.stages[FlowStage.LISTED] - flow.n_patients - sum(flow.exclusions.values())
-    if 0 < abs(uncoded) < k:
-        # Fewer than k patients were lost without a reason, or counted under two.
+    lost = flow.stages[FlowStage.LISTED] - flow.n_patients
+    if 0 < lost < k or 0 < abs(lost - sum(flow.exclusions.values())) < k:
+        # Fewer than k patients were lost at all, or without a reason, or counted under two.
         shown = {flow.n_patients}
     return {
         "stages": {s: count if count in shown else HIDDEN for s, count in flow.stages.items()},

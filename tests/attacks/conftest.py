@@ -1,0 +1,100 @@
+"""Registered aggregate types of every shape, and questions about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import ClassVar
+
+import pytest
+
+from fedcac.aggregate import CrossTable, Evidence, FlowCounts, LikelihoodTerms, Moments, base
+from fedcac.aggregate.shapes import FlowStage
+from fedcac.canonical import digest_of
+from fedcac.disclosure import Question
+from fedcac.disclosure.cross_table import two_by_two_tables
+from fedcac.vocabulary import ExclusionReason
+
+
+class Table(CrossTable):
+    kind: ClassVar[str] = "gate_test_table"
+
+
+class Means(Moments):
+    kind: ClassVar[str] = "gate_test_moments"
+
+
+class Terms(LikelihoodTerms):
+    kind: ClassVar[str] = "gate_test_likelihood"
+
+
+def _table(matrix: tuple[tuple[int, ...], ...]) -> Table:
+    return Table(
+        n_patients=sum(map(sum, matrix)), matrix=matrix, two_by_two=two_by_two_tables(matrix)
+    )
+
+
+def _terms(
+    n: int = 200,
+    n_events: int = 50,
+    p: int = 2,
+    smallest_group: int | None = None,
+    norm: float = 0.0,
+) -> Terms:
+    return Terms(
+        n_patients=n,
+        n_events=n_events,
+        log_likelihood=-123.45678901234567,
+        gradient=tuple(0.1 + j for j in range(p)),
+        information=tuple(tuple(float(i == j) for j in range(p)) for i in range(p)),
+        evidence=Evidence(n_parameters=p, smallest_group=smallest_group, parameter_norm=norm),
+    )
+
+
+def _means(n_patients: int, *n: int) -> Means:
+    return Means(
+        n_patients=n_patients,
+        n=n,
+        mean=tuple(1.23456789012345678 for _ in n),
+        m2=tuple(98.7654321 for _ in n),
+    )
+
+
+def _flow(stages: tuple[int, int, int, int, int], **exclusions: int) -> FlowCounts:
+    return FlowCounts(
+        n_patients=stages[-1],
+        stages=dict(zip(FlowStage, stages, strict=True)),
+        exclusions={ExclusionReason(reason): count for reason, count in exclusions.items()},
+    )
+
+
+@pytest.fixture(scope="module")
+def make() -> Iterator[SimpleNamespace]:
+    for aggregate_type in (Table, Means, Terms):
+        base._REGISTRY[aggregate_type.kind] = aggregate_type
+    yield SimpleNamespace(table=_table, terms=_terms, means=_means, flow=_flow)
+    for aggregate_type in (Table, Means, Terms):
+        del base._REGISTRY[aggregate_type.kind]
+
+
+@pytest.fixture
+def ask() -> Callable[..., Question]:
+    def build(
+        analysis: str = "agreement",
+        query: object = 0,
+        cohort: object = "cohort",
+        exchange: int = 1,
+        round_id: str = "round-1",
+        content: object = None,
+    ) -> Question:
+        return Question(
+            round_id=round_id,
+            protocol_digest=digest_of("protocol"),
+            exchange=exchange,
+            analysis=analysis,
+            analysis_digest=digest_of(analysis if content is None else content),
+            query_digest=digest_of(query),
+            cohort_digest=digest_of(cohort),
+        )
+
+    return build
