@@ -8,9 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from fedcac.disclosure import Gate, MemoryLedger, Question, Release, load_policy
+from fedcac.disclosure.rules import apply_rule
+from fedcac.vocabulary import RefusalCode
 
 SITE_1 = ((4, 0, 0, 0, 0), (1, 0, 0, 0, 0), (0, 0, 3, 0, 0), (0, 0, 1, 2, 1), (0, 0, 0, 0, 10))
 SITE_2 = ((20, 1, 1, 0, 0), (2, 0, 2, 0, 0), (2, 0, 12, 2, 1), (0, 0, 3, 10, 3), (0, 0, 0, 1, 15))
@@ -131,3 +135,25 @@ def test_nested_cut_offs_are_not_subtracted(
     assert category_two(published) == (4, 4)
     low, high = category_two(_release("research", SITE_3, make, ask))
     assert high - low >= 5
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), n=st.sampled_from([20, 60, 150, 500]))
+def test_random_tables_leave_every_small_cell_and_category_open(
+    make: SimpleNamespace, seed: int, n: int
+) -> None:
+    # Tables as models make them: heavy on the diagonal, uneven between categories.
+    rng = np.random.default_rng(seed)
+    distance = np.abs(np.subtract.outer(range(5), range(5)))
+    chance = np.exp(-rng.uniform(0.2, 2) * distance) * rng.dirichlet(np.ones(5))[:, None]
+    true = rng.multinomial(n, (chance / chance.sum()).ravel())
+    matrix = tuple(tuple(int(count) for count in row) for row in true.reshape(5, 5))
+    released = apply_rule(make.table(matrix), load_policy("research"))
+    assert not isinstance(released, RefusalCode)
+    facts = read_facts(released.to_payload())
+    groups = [*np.eye(25), *(_block(5, [i], range(5)) for i in range(5))]
+    groups += [_block(5, range(5), [j]) for j in range(5)]
+    for group in groups:
+        if group @ true < 5:
+            low, high = bounds_given(facts, group)
+            assert high - low >= 5
