@@ -1,1 +1,17 @@
 """Tables, figures and the report of a round."""
+
+from __future__ import annotations
+
+from fedcac.report.content import PackageCard, RoundReport, SiteSummary
+from fedcac.report.estimates_csv import COLUMNS, estimates_csv, read_estimates
+from fedcac.report.writing import write_report
+
+__all__ = [
+    "COLUMNS",
+    "PackageCard",
+    "RoundReport",
+    "SiteSummary",
+    "estimates_csv",
+    "read_estimates",
+    "write_report",
+]

@@ -1,0 +1,153 @@
+"""What was asked and how it was computed, in sentences generated from the protocol."""
+
+from __future__ import annotations
+
+from fedcac.protocol import (
+    AccuracySpec,
+    AgreementSpec,
+    AnalysisSpec,
+    BlandAltmanSpec,
+    CategoryScheme,
+    CoxSpec,
+    Protocol,
+)
+from fedcac.report.wording import (
+    CONVENTION_WORDS,
+    INDEX_WORDS,
+    MODALITY_WORDS,
+    REFERENCE_WORDS,
+)
+from fedcac.vocabulary import BoundaryConvention, Interval, TieMethod
+
+__all__ = ["category_bands", "describe_question", "write_methods"]
+
+_INTERVALS = {
+    Interval.WILSON: "Wilson's score method",
+    Interval.CLOPPER_PEARSON: "the exact method of Clopper and Pearson",
+    Interval.ENG2021: "the normal approximation with the total number of patients as denominator, "
+    "as in Eng et al. 2021",
+}
+
+
+def describe_question(protocol: Protocol) -> tuple[tuple[str, str], ...]:
+    """Return the protocol's question as pairs of a term and its description."""
+    index, reference = protocol.index_test, protocol.reference
+    pairing = (
+        f"study dates at most {protocol.pairing.window_days} days apart"
+        if protocol.pairing
+        else "index test and reference standard read on the same exam"
+    )
+    cut_offs = ", ".join(f"{cut:g}" for cut in protocol.categories.cut_offs)
+    return (
+        (
+            "Index test",
+            f"Model of the family {index.model_family} on {MODALITY_WORDS[protocol.modality]}, "
+            f"which answers with {INDEX_WORDS[index.kind]} (scoring profile "
+            f"{index.scoring_profile})",
+        ),
+        (
+            "Reference standard",
+            f"{_capital(REFERENCE_WORDS[reference.kind])}, read on "
+            f"{MODALITY_WORDS[reference.modality]}",
+        ),
+        ("Exam pairs", _capital(pairing)),
+        ("Cut-offs", f"{cut_offs} (Agatston score)"),
+        ("Risk categories", "; ".join(f"{a}: {b}" for a, b in category_bands(protocol.categories))),
+        ("Boundary convention", CONVENTION_WORDS[protocol.categories.convention]),
+        ("Inclusion", " ".join(_stop(text) for text in protocol.inclusion)),
+        ("Exclusion", _exclusions(protocol)),
+    )
+
+
+def category_bands(scheme: CategoryScheme) -> tuple[tuple[str, str], ...]:
+    """Return each category's label with the scores s that fall into it."""
+    bands = []
+    last = len(scheme.labels) - 1
+    for i, label in enumerate(scheme.labels):
+        low = "" if i == 0 else _edge(scheme, i - 1, is_lower=True)
+        high = "" if i == last else _edge(scheme, i, is_lower=False)
+        bands.append((label, f"{low}s{high}"))
+    return tuple(bands)
+
+
+def write_methods(protocol: Protocol) -> tuple[str, ...]:
+    """Return the paragraphs of the methods section."""
+    image = protocol.image_criteria
+    paragraphs = [
+        f"Each site scored its own exams with local inference and compared them with the "
+        f"reference standard under protocol {protocol.id}, version {protocol.version}. No image "
+        "and no patient row left a site: only aggregates that had passed the site's own disclosure "
+        "gate did. The policy in force was, cell by cell, the stricter of the site's and the "
+        f"protocol's (at least {protocol.disclosure.minimum_patients} patients, no cell "
+        f"of fewer than {protocol.disclosure.minimum_cell} patients).",
+        f"Index exams needed at least {image.min_slices} slices of at most "
+        f"{image.max_slice_thickness_mm:g} mm; contrast-enhanced series were "
+        f"{'allowed' if image.allow_contrast else 'excluded'}, series with a sharp kernel "
+        f"{'allowed' if image.allow_sharp_kernel else 'excluded'}. Every patient counts once.",
+        *(_describe(spec, protocol) for spec in protocol.analyses),
+        "Where a site's counts could not leave, the site is absent from that pooled value, and "
+        "the disclosure section states how many patients this cost. A value that is suppressed is "
+        "not zero and was not imputed.",
+    ]
+    return tuple(paragraphs)
+
+
+def _describe(spec: AnalysisSpec, protocol: Protocol) -> str:
+    match spec:
+        case AgreementSpec():
+            weights = ", ".join(weight.value for weight in spec.weights)
+            return (
+                f"Agreement ({spec.id}). Confusion matrices of "
+                f"{protocol.categories.n_categories} risk categories, reference standard in rows, "
+                f"were summed over sites. Cohen's kappa ({weights}) has the large-sample interval "
+                "of Fleiss, Cohen and Everitt (1969)."
+            )
+        case AccuracySpec():
+            return (
+                f"Diagnostic accuracy ({spec.id}). The 2x2 table at each cut-off was summed over "
+                f"sites; 95% confidence intervals of proportions follow "
+                f"{_INTERVALS[spec.interval]}. The interval of F1 transforms that of the Jaccard "
+                "index."
+            )
+        case BlandAltmanSpec():
+            vessels = ", also for each coronary vessel" if spec.per_vessel else ""
+            return (
+                f"Bland-Altman analysis ({spec.id}). Numbers of patients, means and sums of "
+                f"squared deviations of index minus reference score were merged over sites"
+                f"{vessels}. Limits of agreement are the bias ± 1.96 standard deviations; they are "
+                "not a confidence interval of the bias."
+            )
+        case CoxSpec():
+            ties = "Efron" if spec.ties is TieMethod.EFRON else "Breslow"
+            endpoint = protocol.endpoint(spec.endpoint)
+            return (
+                f"Survival ({spec.id}). A Cox model stratified by site for {endpoint.name} "
+                f"({endpoint.definition.rstrip('.')}) was fitted by Newton's method on the sum of "
+                "the sites' log-likelihoods, gradients and information matrices, which gives the "
+                "same estimate as pooling the patients; ties follow "
+                f"{ties}. Intervals and p-values are Wald's; the model's test is the "
+                "likelihood-ratio test."
+            )
+
+
+def _edge(scheme: CategoryScheme, i: int, *, is_lower: bool) -> str:
+    cut_off, convention = scheme.cut_offs[i], scheme.convention
+    at_zero = convention is BoundaryConvention.ANY_GT0 and cut_off <= 1
+    belongs_above = convention is BoundaryConvention.GUIDELINE_GE or (cut_off <= 1 and not at_zero)
+    number = "0" if at_zero else f"{cut_off:g}"
+    if is_lower:
+        return f"{number} {'≤' if belongs_above else '<'} "
+    return f" {'<' if belongs_above else '≤'} {number}"
+
+
+def _exclusions(protocol: Protocol) -> str:
+    sentences = [*protocol.exclusion, *(c.statement for c in protocol.clinical_criteria)]
+    return " ".join(_stop(text) for text in sentences) or "None declared."
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _stop(text: str) -> str:
+    return text if text.endswith(".") else text + "."

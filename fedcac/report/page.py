@@ -1,0 +1,212 @@
+"""The report as one self-contained HTML page: no script, no font, no request."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from fedcac.report.content import RoundReport
+from fedcac.report.figures import Figure
+from fedcac.report.findings import Findings
+from fedcac.report.methods import describe_question, write_methods
+from fedcac.report.tables import (
+    cox_tables,
+    cross_table,
+    disclosure_table,
+    flow_table,
+    heterogeneity_table,
+    performance_table,
+    suppression_table,
+)
+from fedcac.report.wording import measure_words, number_words, term_words
+from fedcac.statistics.estimator import POOLED, Estimate
+from fedcac.vocabulary import Measure
+
+__all__ = ["Headline", "headlines", "render_page"]
+
+_GAPS = ("suppressed", "not ", "refused", "no reply")
+
+
+@dataclass(frozen=True)
+class Headline:
+    """One of the figures at the head of the report."""
+
+    label: str
+    value: str
+    detail: str
+
+
+def render_page(
+    findings: Findings, figures: tuple[Figure, ...], provenance: Mapping[str, Any]
+) -> str:
+    """Return the page. Every word of the round is escaped; only our own SVG goes in as it is."""
+    report, protocol = findings.report, findings.protocol
+    css = files("fedcac.report").joinpath("templates/report.css").read_text(encoding="utf-8")
+    by_section: defaultdict[str, list[Figure]] = defaultdict(list)
+    for figure in figures:
+        by_section[figure.section].append(figure)
+    parts: dict[str, Any] = {
+        "performance": performance_table(findings),
+        "cross": cross_table(findings),
+        "cox": cox_tables(findings),
+        "heterogeneity": heterogeneity_table(findings),
+        "accuracies": _ids(findings, "accuracy"),
+        "agreements": _ids(findings, "agreement"),
+        "bland_altmans": _ids(findings, "bland_altman"),
+        "coxes": _ids(findings, "cox"),
+    }
+    environment = Environment(
+        loader=PackageLoader("fedcac.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.tests["gap"] = _is_gap
+    page = environment.get_template("report.html.j2").render(
+        report=report,
+        protocol=protocol,
+        period=_period(report),
+        css=css,
+        policy=_security_policy(css),
+        banners=_banners(report),
+        contents=_contents(parts),
+        headlines=headlines(findings),
+        question=describe_question(protocol),
+        doi_url="https://doi.org/" + quote(protocol.citation.doi, safe="/"),
+        figures=by_section,
+        flow_table=flow_table(findings),
+        disclosure=disclosure_table(findings),
+        suppression=suppression_table(findings),
+        methods=write_methods(protocol),
+        card=report.package_card,
+        provenance=tuple(_flatten(provenance)),
+        **parts,
+    )
+    return page.strip() + "\n"
+
+
+def headlines(findings: Findings) -> tuple[Headline, ...]:
+    """Return what a reader looks for first: size, agreement, accuracy, bias, strongest hazard."""
+    sizes = [findings.size(site) for site in findings.report.sites]
+    known = [size for size in sizes if size is not None]
+    unknown = f"; {len(sizes) - len(known)} of unstated size" if len(known) < len(sizes) else ""
+    found = [Headline("Patients analysed", f"{sum(known):,}", f"at {len(known)} site(s){unknown}")]
+    for spec in findings.analyses("agreement"):
+        row = findings.find(spec.id, POOLED, Measure.KAPPA_LINEAR) or findings.find(
+            spec.id, POOLED, Measure.KAPPA_UNWEIGHTED
+        )
+        found.extend(_headline(findings, row, ""))
+    for spec in findings.analyses("accuracy"):
+        for measure in (Measure.SENSITIVITY, Measure.SPECIFICITY):
+            term = _main_cut_off(findings)
+            row = findings.find(spec.id, POOLED, measure, term)
+            found.extend(_headline(findings, row, f" at cut-off {term}, %"))
+    for spec in findings.analyses("bland_altman"):
+        found.extend(_headline(findings, findings.find(spec.id, POOLED, Measure.BIAS), " of score"))
+    for spec in findings.analyses("cox"):
+        row = _highest_hazard(findings, spec.id)
+        found.extend(_headline(findings, row, f", {term_words(row.term)}" if row else ""))
+    return tuple(found)
+
+
+def _headline(findings: Findings, row: Estimate | None, tail: str) -> Iterator[Headline]:
+    if row is None:
+        return
+    label = measure_words(row.measure) + tail
+    gap = findings.gap(row.analysis, row.scope, row)
+    if gap:
+        yield Headline(label, gap, "pooled")
+        return
+    value, _, interval = number_words(row).partition(" (")
+    n = "" if row.n is None else f", n = {row.n:,}"
+    yield Headline(label, value, f"95% CI {interval.rstrip(')')}{n}" if interval else f"pooled{n}")
+
+
+def _main_cut_off(findings: Findings) -> str:
+    # 100 is where the guideline treats (ACC/AHA 2018); without it, the middle one stands for all.
+    cut_offs = findings.protocol.categories.cut_offs
+    return f"{100.0 if 100.0 in cut_offs else cut_offs[len(cut_offs) // 2]:g}"
+
+
+def _highest_hazard(findings: Findings, analysis: str) -> Estimate | None:
+    rows = [row for row in findings.rows(analysis, (Measure.HAZARD_RATIO,)) if row.scope == POOLED]
+    return max(rows, key=lambda row: row.estimate or 0.0, default=None)
+
+
+def _ids(findings: Findings, kind: str) -> tuple[str, ...]:
+    return tuple(spec.id for spec in findings.analyses(kind))
+
+
+def _contents(parts: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    return tuple(
+        (anchor, title)
+        for anchor, title, is_shown in (
+            ("findings", "Main findings", True),
+            ("question", "What was asked", True),
+            ("flow", "Flow", True),
+            ("performance", "Performance", parts["performance"] or parts["cross"]),
+            ("agreement", "Agreement", parts["agreements"]),
+            ("differences", "Score differences", parts["bland_altmans"]),
+            ("survival", "Survival", parts["cox"]),
+            ("heterogeneity", "Between sites", parts["heterogeneity"]),
+            ("disclosure", "Disclosure", True),
+            ("methods", "Methods", True),
+            ("provenance", "Provenance", True),
+        )
+        if is_shown
+    )
+
+
+def _banners(report: RoundReport) -> tuple[tuple[str, str], ...]:
+    banners = []
+    if report.is_demonstration:
+        banners.append(
+            (
+                "Demonstration model - not for clinical use",
+                "The model's own card says that its weights are for demonstration. The figures "
+                "show that the round works, not how well a clinical model performs.",
+            )
+        )
+    if report.is_open_policy:
+        banners.append(
+            (
+                "No disclosure control was applied (open policy)",
+                "At least one site released every count, however small. Do not publish this "
+                "report if its patients are real.",
+            )
+        )
+    return tuple(banners)
+
+
+def _period(report: RoundReport) -> str:
+    start, end = (f"{t.day} {t:%B %Y}" for t in (report.started, report.finished))
+    return start if start == end else f"{start} to {end}"
+
+
+def _security_policy(css: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
+    return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+
+
+def _is_gap(words: str) -> bool:
+    return words.startswith(_GAPS)
+
+
+def _flatten(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in document.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{name}, ")
+        elif isinstance(value, list | tuple):
+            yield name, ", ".join(str(item) for item in value) or "none"
+        else:
+            yield name, "none" if value in (None, "") else str(value)
