@@ -181,8 +181,8 @@ def _bounding_box(vessel_map: NDArray[np.uint8]) -> tuple[slice, slice, slice] |
     if slices.size == 0:
         return None
     first, last = int(slices[0]), int(slices[-1]) + 1
-    plane = vessel_map[first:last].any(axis=0)
-    rows, columns = np.flatnonzero(plane.any(axis=1)), np.flatnonzero(plane.any(axis=0))
+    rows = np.flatnonzero(np.any(vessel_map[first:last], axis=(0, 2)))
+    columns = np.flatnonzero(np.any(vessel_map[first:last], axis=(0, 1)))
     return (
         slice(first, last),
         slice(int(rows[0]), int(rows[-1]) + 1),

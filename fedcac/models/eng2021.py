@@ -1,0 +1,144 @@
+"""The calcium network of Eng et al. 2021 (npj Digital Medicine 4:88, Methods, 'CNN architecture').
+
+An SE-ResNeXt-50 encoder, skip connections at three levels, and a decoder of four blocks, each a
+4 x 4 transposed convolution of stride 2 between two 3 x 3 convolutions; one binary calcium head
+and one head for the four vessels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from monai.networks.blocks.squeeze_and_excitation import SEResNeXtBottleneck
+from monai.networks.layers.factories import Norm
+from torch import nn
+
+__all__ = ["EngNetwork"]
+
+_EXPANSION = SEResNeXtBottleneck.expansion
+_SE_REDUCTION = 16
+N_VESSELS = 4
+
+
+class EngNetwork(nn.Module):
+    """Slice-wise segmentation of calcium and its vessel.
+
+    Input (B, 1, H, W), H and W multiples of 32; output logits (B, 5, H, W): channel 0 calcium,
+    channels 1-4 the vessels LM (the paper's LCA), LAD, LCX, RCA.
+
+    Parameters
+    ----------
+    planes, blocks
+        Width and number of bottlenecks of the four encoder stages. (64, 128, 256, 512) and
+        (3, 4, 6, 3) are SE-ResNeXt-50; smaller ones make a reduced network of the same family.
+    groups, base_width
+        Cardinality and width of the grouped convolutions (32 and 4 in SE-ResNeXt-50).
+    decoder
+        Channels of the four decoder blocks. The paper does not state them.
+
+    Notes
+    -----
+    Ambiguities of the paper: four x2 blocks after an encoder of stride 32 end at stride 2, and how
+    the last factor 2 is gained is not said; here logits are upsampled bilinearly. The scale of the
+    zero-centred input, the decoder's widths and its normalisation are not said either.
+    """
+
+    def __init__(
+        self,
+        planes: Sequence[int] = (64, 128, 256, 512),
+        blocks: Sequence[int] = (3, 4, 6, 3),
+        groups: int = 32,
+        base_width: int = 4,
+        decoder: Sequence[int] = (256, 128, 64, 64),
+    ) -> None:
+        super().__init__()
+        if not len(planes) == len(blocks) == len(decoder) == 4:
+            raise ValueError("planes, blocks and decoder must have four entries each")
+        self.stem = nn.Sequential(
+            nn.Conv2d(1, planes[0], kernel_size=7, stride=2, padding=3, bias=False),
+            _norm(planes[0]),
+            nn.ReLU(inplace=True),
+        )
+        self.pool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+        channels = planes[0]
+        stages = []
+        for index, (width, count) in enumerate(zip(planes, blocks, strict=True)):
+            stride = 1 if index == 0 else 2
+            stages.append(_stage(channels, width, count, groups, base_width, stride))
+            channels = width * _EXPANSION
+        self.stages = nn.ModuleList(stages)
+        skips = [planes[2] * _EXPANSION, planes[1] * _EXPANSION, planes[0] * _EXPANSION, 0]
+        ups = []
+        for width, skip in zip(decoder, skips, strict=True):
+            ups.append(_DecoderBlock(channels, width))
+            channels = width + skip
+        self.decoder = nn.ModuleList(ups)
+        self.heads = nn.Conv2d(channels, 1 + N_VESSELS, kernel_size=1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return logits (B, 5, H, W) for images (B, 1, H, W)."""
+        features = self.pool(self.stem(images))
+        levels = []
+        for stage in self.stages:
+            features = stage(features)
+            levels.append(features)
+        for block, skip in zip(self.decoder, (levels[2], levels[1], levels[0], None), strict=True):
+            features = block(features)
+            if skip is not None:
+                features = torch.cat([features, skip], dim=1)
+        logits: torch.Tensor = nn.functional.interpolate(
+            self.heads(features), scale_factor=2, mode="bilinear", align_corners=False
+        )
+        return logits
+
+
+class _DecoderBlock(nn.Module):
+    """3 x 3 convolution, 4 x 4 transposed convolution of stride 2, 3 x 3 convolution."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(in_channels, channels, 3, padding=1, bias=False),
+            _norm(channels),
+            nn.ReLU(inplace=True),
+            nn.ConvTranspose2d(channels, channels, 4, stride=2, padding=1, bias=False),
+            _norm(channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            _norm(channels),
+            nn.ReLU(inplace=True),
+        )
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = self.layers(features)
+        return output
+
+
+def _norm(channels: int) -> nn.Module:
+    layer: nn.Module = Norm[Norm.BATCH, 2](channels)
+    return layer
+
+
+def _stage(
+    in_channels: int, planes: int, count: int, groups: int, base_width: int, stride: int
+) -> nn.Sequential:
+    out_channels = planes * _EXPANSION
+    downsample = nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False), _norm(out_channels)
+    )
+    layers = []
+    for index in range(count):
+        layers.append(
+            SEResNeXtBottleneck(
+                spatial_dims=2,
+                inplanes=in_channels if index == 0 else out_channels,
+                planes=planes,
+                groups=groups,
+                reduction=_SE_REDUCTION,
+                stride=stride if index == 0 else 1,
+                downsample=downsample if index == 0 else None,
+                base_width=base_width,
+            )
+        )
+    return nn.Sequential(*layers)
