@@ -166,12 +166,12 @@ class Findings:
 
     @property
     def scopes(self) -> tuple[str, ...]:
-        """Sites in their order, then `pooled`, then `meta` if any estimate of a measure has it."""
+        """Sites in their order, `meta` if any estimate of a measure has it, and `pooled` last."""
         descriptive = {Measure.I2, Measure.TAU2}
         has_meta = any(
             row.scope == META and row.measure not in descriptive for row in self.report.estimates
         )
-        return (*self.sites, POOLED, *((META,) if has_meta else ()))
+        return (*self.sites, *((META,) if has_meta else ()), POOLED)
 
 
 def _count(row: Estimate | None) -> int | None:

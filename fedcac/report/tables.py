@@ -76,7 +76,7 @@ def performance_table(findings: Findings) -> Table | None:
         "specificity, PPV, NPV and F1 in percent.",
         columns=("Measure", *(scope_words(scope) for scope in findings.scopes)),
         rows=tuple(rows),
-        has_summary=findings.scopes[-1] == POOLED,
+        has_summary=True,
     )
 
 
@@ -180,7 +180,7 @@ def heterogeneity_table(findings: Findings) -> Table | None:
                     if summary and summary.estimate is not None
                     else "not estimable"
                     if summary
-                    else "not declared",
+                    else "not computed",
                     "not stated" if row.n is None else f"{row.n:,}",
                 ),
             )
@@ -303,7 +303,7 @@ def _cells(
     for scope in findings.scopes:
         row = findings.find(analysis, scope, measure, term)
         if row is None and (absent or scope == META):
-            cells.append(absent or "not declared")
+            cells.append(absent or "not computed")
             continue
         gap = findings.gap(analysis, scope, row)
         cells.append(gap if gap or row is None else number_words(row))

@@ -27,7 +27,7 @@ def draw_confusion(analysis: str, matrix: Matrix, gap: str = "") -> Figure:
     size = len(matrix.labels)
     with canvas(_LEFT + _PLOT + 14, _TOP + _PLOT + _BOTTOM) as figure:
         axes = _square(figure, size)
-        for row, counts in enumerate(_counts(matrix)):
+        for row, counts in enumerate([] if matrix.is_suppressed else _counts(matrix)):
             for column, count in enumerate(counts):
                 _draw_cell(axes, row, column, count, sum(counts))
         _label_categories(axes, matrix)
@@ -138,17 +138,13 @@ def _hatch(axes: Any, size: int, words: str) -> None:
 
 def _ticks(axis: Any, widths: list[int], labels: tuple[str, ...], total: int) -> None:
     """Label the categories at the middle of their share, leaving out labels that would collide."""
-    places: list[float] = []
-    shown: list[str] = []
-    last, start = -float(total), 0
-    for width, label in zip(widths, labels, strict=True):
-        middle = start + width / 2
-        if width and middle - last > 0.09 * total * max(1.0, len(label) / 4):
-            places.append(middle)
-            shown.append(label)
-            last = middle
-        start += width
-    axis.set_ticks(places, shown)
+    centres = [sum(widths[:i]) + width / 2 for i, width in enumerate(widths)]
+    kept: list[int] = []
+    for i in sorted(range(len(widths)), key=lambda i: -widths[i]):
+        room = 0.05 * total * max(1.0, len(labels[i]) / 3)
+        if widths[i] and all(abs(centres[i] - centres[j]) > room for j in kept):
+            kept.append(i)
+    axis.set_ticks([centres[i] for i in sorted(kept)], [labels[i] for i in sorted(kept)])
 
 
 def _head(figure: Any, title: str, note: str) -> None:
