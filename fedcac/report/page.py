@@ -99,7 +99,13 @@ def headlines(findings: Findings) -> tuple[Headline, ...]:
     sizes = [findings.size(site) for site in findings.report.sites]
     known = [size for size in sizes if size is not None]
     unknown = f"; {len(sizes) - len(known)} of unstated size" if len(known) < len(sizes) else ""
-    found = [Headline("Patients analysed", f"{sum(known):,}", f"at {len(known)} site(s){unknown}")]
+    found = [
+        Headline(
+            "Patients analysed",
+            f"{sum(known):,}",
+            f"at {len(known)} site{'' if len(known) == 1 else 's'}{unknown}",
+        )
+    ]
     for spec in findings.analyses("agreement"):
         row = findings.find(spec.id, POOLED, Measure.KAPPA_LINEAR) or findings.find(
             spec.id, POOLED, Measure.KAPPA_UNWEIGHTED
