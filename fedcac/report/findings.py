@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fedcac.protocol import AnalysisSpec
 from fedcac.report.content import RoundReport, SiteSummary
-from fedcac.report.wording import suppressed_words
+from fedcac.report.wording import PERCENT_MEASURES, suppressed_words
 from fedcac.statistics.estimator import META, POOLED, Estimate
 from fedcac.vocabulary import Measure, RowStatus
 
@@ -108,7 +108,12 @@ class Findings:
     def size(self, site: SiteSummary) -> int | None:
         """Return how many patients a site analysed; None if no released number tells."""
         analysed = site.flow.n_patients if site.flow else None
-        known = [row.n for row in self.report.estimates if row.scope == site.name and row.n]
+        # The n of a proportion is its denominator, a part of the site's patients.
+        known = [
+            row.n
+            for row in self.report.estimates
+            if row.scope == site.name and row.n and row.measure not in PERCENT_MEASURES
+        ]
         return analysed if analysed else max(known, default=None)
 
     def matrices(self, analysis: str, scope: str) -> tuple[Matrix, ...]:

@@ -10,6 +10,7 @@ from fedcac.protocol import AccuracySpec, AgreementSpec, CoxSpec
 from fedcac.report.figures.flow import count_words
 from fedcac.report.findings import CUT_OFF_CELLS, Findings
 from fedcac.report.wording import (
+    PERCENT_MEASURES,
     STAGE_WORDS,
     bytes_words,
     exclusion_words,
@@ -167,10 +168,9 @@ def heterogeneity_table(findings: Findings) -> Table | None:
         tau2 = findings.find(row.analysis, row.scope, Measure.TAU2, row.term, row.group)
         measure = Measure(row.group) if row.group in set(Measure) else None
         summary = measure and findings.find(row.analysis, META, measure, row.term)
-        title = measure_words(measure) if measure else row.group
         rows.append(
             Row(
-                f"{title}, {row.term}" if row.term else title,
+                _title(measure, row.term) if measure else row.group,
                 (
                     "not estimable" if row.estimate is None else f"{100 * row.estimate:.0f}%",
                     "not estimable"
@@ -365,8 +365,14 @@ def _is_withheld(findings: Findings, pooled: Estimate, site: str) -> bool:
 
 
 def _full_title(row: Estimate) -> str:
-    title = measure_words(row.measure)
-    return f"{title}, {term_words(row.term)}" if row.term else title
+    return _title(row.measure, row.term)
+
+
+def _title(measure: Measure, term: str) -> str:
+    title = measure_words(measure)
+    if measure in PERCENT_MEASURES:
+        return f"{title}, cut-off {term}"
+    return f"{title}, {term_words(term)}" if term else title
 
 
 def _cell_rule(minimum_cell: int) -> str:

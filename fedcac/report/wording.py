@@ -20,6 +20,7 @@ __all__ = [
     "EXCLUSION_WORDS",
     "INDEX_WORDS",
     "MODALITY_WORDS",
+    "PERCENT_MEASURES",
     "REFERENCE_WORDS",
     "REFUSAL_WORDS",
     "STAGE_WORDS",

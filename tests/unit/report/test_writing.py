@@ -204,3 +204,9 @@ def test_an_infinite_estimate_is_refused(build: Callable[..., RoundReport]) -> N
 
 def test_every_refusal_code_has_words() -> None:
     assert set(REFUSAL_WORDS) == set(RefusalCode)
+
+
+def test_a_site_without_a_flow_is_as_large_as_its_largest_whole_cohort(
+    report: RoundReport,
+) -> None:
+    assert [Findings(report).size(site) for site in report.sites] == [22, 75, 71, 135]
