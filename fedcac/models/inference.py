@@ -46,9 +46,8 @@ class InferenceEngine:
         self._package = package
         self.device = _choose_device(device)
         self._batch = _BATCH[self.device.type]
-        # A fresh module: several engines may use one package on different devices.
-        network: nn.Module = package.network()
-        self._network = network.to(self.device, memory_format=torch.channels_last)
+        network = package.network().to(self.device)
+        self._network: nn.Module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def predict(
         self, hu: NDArray[np.float32], spacing_mm: tuple[float, float, float]

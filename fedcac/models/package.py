@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -87,17 +86,19 @@ class ModelPackage:
         _check_golden(package)
         return package
 
-    @cached_property
-    def _network(self) -> nn.Module:
+    def network(self) -> nn.Module:
+        """Return a new network with the package's weights, in evaluation mode, on the CPU.
+
+        Raises
+        ------
+        PackageError
+            If names, shapes or types of tensors differ from the manifest or the architecture.
+        """
         network = build_network(self.manifest.family, self.manifest.architecture)
         tensors = _read_tensors(self.weights_file, WEIGHTS_FILE)
         _check_tensors(self.manifest, tensors, network.state_dict())
         network.load_state_dict(tensors, strict=True)
         return network.eval()
-
-    def network(self) -> nn.Module:
-        """Return the network with the package's weights, in evaluation mode, on the CPU."""
-        return self._network
 
     def probabilities(
         self, network: nn.Module, hu: torch.Tensor

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+from fedcac.phantom.cohort import write_cohort
 from fedcac.phantom.grid import GATED, NON_GATED, Grid, PhantomExam, PhantomPair
+from fedcac.phantom.hybrid import chest_ct_folder, generate_hybrid_pair
 from fedcac.phantom.pairs import generate_pair
 
-__all__ = ["GATED", "NON_GATED", "Grid", "PhantomExam", "PhantomPair", "generate_pair"]
+__all__ = [
+    "GATED",
+    "NON_GATED",
+    "Grid",
+    "PhantomExam",
+    "PhantomPair",
+    "chest_ct_folder",
+    "generate_hybrid_pair",
+    "generate_pair",
+    "write_cohort",
+]

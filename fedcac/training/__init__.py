@@ -1,1 +1,5 @@
 """Training recipes."""
+
+from __future__ import annotations
+
+__all__: list[str] = []

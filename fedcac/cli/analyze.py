@@ -1,0 +1,92 @@
+"""`fedcac analyze`: a protocol's analyses on already scored tables, one in-memory site each."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from fedcac.console import Outcome, add_format, say
+from fedcac.errors import UsageError
+
+__all__ = ["add_parser"]
+
+_SITE = re.compile(r"^(?P<name>[A-Za-z0-9][A-Za-z0-9_-]{0,39})=(?P<path>.+)$")
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the verb."""
+    parser = subparsers.add_parser(
+        "analyze", help="run a protocol's analyses on already scored tables, one per site"
+    )
+    parser.add_argument("protocol", help="a protocol file, or the id of a shipped one")
+    parser.add_argument(
+        "--site",
+        action="append",
+        required=True,
+        metavar="NAME=TABLE.csv",
+        help="a site's table; give the option once per site",
+    )
+    parser.add_argument(
+        "--policy",
+        default="research",
+        help="disclosure policy: research (default), cms, open, or a policy file",
+    )
+    parser.add_argument("--out", type=Path, required=True, help="output folder")
+    add_format(parser, _run)
+
+
+def _tables(arguments: list[str]) -> dict[str, Path]:
+    tables: dict[str, Path] = {}
+    for argument in arguments:
+        match = _SITE.match(argument)
+        if match is None:
+            raise UsageError(
+                f"'{argument}' is not NAME=TABLE.csv.",
+                code="bad_site",
+                cure="Name the site with letters, digits, '-' and '_': --site duke=duke.csv",
+            )
+        if match["name"] in tables:
+            raise UsageError(
+                f"Site '{match['name']}' is given twice.",
+                code="bad_site",
+                cure="Give every site one table.",
+            )
+        tables[match["name"]] = Path(match["path"])
+    return tables
+
+
+def _run(arguments: argparse.Namespace) -> Outcome:
+    from coordinator.reporting import write_round_report
+    from fedcac.cli.in_memory import InMemorySite, run_round
+    from fedcac.disclosure import load_policy
+    from fedcac.protocol.catalogue import load_protocol_or_shipped
+    from fedcac.signing import SigningKey
+    from site_agent.store import SiteStore
+    from site_agent.table_source import TableSource
+
+    tables = _tables(arguments.site)
+    protocol = load_protocol_or_shipped(arguments.protocol)
+    policy = load_policy(arguments.policy)
+    with tempfile.TemporaryDirectory(prefix="fedcac-") as scratch:
+        sites = [
+            InMemorySite(
+                name=name,
+                source=TableSource(path),
+                store=SiteStore(":memory:"),
+                ledger_path=Path(scratch) / "sites" / name / "ledger.jsonl",
+            )
+            for name, path in tables.items()
+        ]
+        say(f"{len(sites)} sites, {len(protocol.analyses)} analyses, policy {policy.profile}")
+        view = run_round(protocol, sites, policy, SigningKey.generate())
+        write_round_report(view, arguments.out, package=None)
+        shutil.copytree(Path(scratch) / "sites", arguments.out / "sites", dirs_exist_ok=True)
+    return Outcome(
+        f"{len(view.estimates)} estimates after {view.n_exchanges} exchanges.\n"
+        f"Read {arguments.out}/report.html",
+        {"out": str(arguments.out), "estimates": len(view.estimates)},
+    )

@@ -1,0 +1,112 @@
+"""A whole signed round in one process: the same agents and engine, spools in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from coordinator.engine import LaunchPlan, RoundEngine, RoundView
+from coordinator.store import CoordinatorStore, EnrolledSite, RoundState
+from fedcac.canonical import Digest
+from fedcac.disclosure import FileLedger, Policy
+from fedcac.errors import FedcacError, RoundError
+from fedcac.exchange import MailboxCourier, Spool
+from fedcac.protocol import Protocol
+from fedcac.signing import SigningKey
+from fedcac.vocabulary import SiteName
+from site_agent.agent import SiteAgent, SiteIdentity
+from site_agent.answering import Answerer
+from site_agent.cohort import ExamSource
+from site_agent.store import SiteStore
+
+__all__ = ["InMemorySite", "SignedPackage", "run_round"]
+
+
+@dataclass(frozen=True)
+class InMemorySite:
+    """One site of an in-memory round: where its exams come from and where its ledger goes."""
+
+    name: str
+    source: ExamSource
+    store: SiteStore
+    ledger_path: Path
+
+
+@dataclass(frozen=True)
+class SignedPackage:
+    """A model package as the lead signed it."""
+
+    digest: Digest
+    files: dict[str, bytes]
+
+
+def run_round(
+    protocol: Protocol,
+    sites: Sequence[InMemorySite],
+    policy: Policy,
+    lead_key: SigningKey,
+    package: SignedPackage | None = None,
+) -> RoundView:
+    """Run a round to its end and return it.
+
+    Raises
+    ------
+    FedcacError
+        The trouble of the first site that cannot go on, or RoundError `round.failed` if no site
+        could take part.
+    """
+    spools = {SiteName(site.name): Spool.in_memory() for site in sites}
+    store = CoordinatorStore("sqlite://")
+    agents = {}
+    for site in sites:
+        key = SigningKey.generate()
+        store.enrol(EnrolledSite(site.name, key.public, spool=""))
+        agents[site.name] = SiteAgent(
+            identity=SiteIdentity(site.name, key, lead_key.public),
+            spool=spools[SiteName(site.name)],
+            store=site.store,
+            source=site.source,
+            answerer=Answerer(policy, FileLedger(site.ledger_path)),
+            is_auto_approving=True,
+        )
+    engine = RoundEngine(store=store, courier=MailboxCourier(spools), key=lead_key)
+    round_id = engine.launch(
+        protocol,
+        LaunchPlan(
+            sites=tuple(agents),
+            minimum_sites=1,
+            deadline=datetime.now(UTC) + timedelta(days=1),
+            package_digest=package.digest if package else None,
+            package_files=package.files if package else {},
+        ),
+    )
+    view = _run_to_end(engine, agents, round_id)
+    store.close()
+    return view
+
+
+def _run_to_end(engine: RoundEngine, agents: dict[str, SiteAgent], round_id: str) -> RoundView:
+    view = engine.step(round_id)
+    while not view.is_finished:
+        is_changed = False
+        for agent in agents.values():
+            is_changed |= agent.step()
+            problem = agent.problems.get(round_id)
+            if problem is not None and not is_changed:
+                raise problem
+        before = (view.record.state, view.n_exchanges)
+        view = engine.step(round_id)
+        if not is_changed and (view.record.state, view.n_exchanges) == before:
+            raise RoundError("The round does not move on.", code="stuck")
+    if view.record.state is RoundState.FAILED:
+        raise _failure(view)
+    return view
+
+
+def _failure(view: RoundView) -> FedcacError:
+    codes = ", ".join(
+        f"{site.name}: {site.refusal.value if site.refusal else 'no reply'}" for site in view.sites
+    )
+    return RoundError(f"No site could take part ({codes}).", code="failed")

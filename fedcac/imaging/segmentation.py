@@ -1,0 +1,92 @@
+"""A DICOM SEG of coronary calcium as a vessel map on the volume it was drawn on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import highdicom as hd
+import numpy as np
+from numpy.typing import NDArray
+
+from fedcac.errors import UsageError
+from fedcac.imaging.volume import Volume
+from fedcac.vocabulary import Vessel
+
+__all__ = ["VESSEL_CODES", "read_vessel_map"]
+
+# SNOMED CT codes of the coronary arteries (PS3.16 CID 3015).
+VESSEL_CODES = {
+    "3227004": Vessel.LM,
+    "59438005": Vessel.LAD,
+    "57396003": Vessel.LCX,
+    "13647002": Vessel.RCA,
+}
+_TOLERANCE_MM = 0.1
+
+
+def read_vessel_map(path: Path, volume: Volume) -> NDArray[np.uint8]:
+    """Return the vessel map, uint8 of the volume's shape, of a binary DICOM SEG.
+
+    Each segment's property type or anatomic region must be one of `VESSEL_CODES`. The SEG must
+    lie on the volume's own grid; it is placed by its position, never by frame order.
+
+    Raises
+    ------
+    UsageError
+        If the file is no SEG, a segment is of no known vessel, or its grid is another.
+    """
+    try:
+        segmentation = hd.seg.segread(path)
+        mask = segmentation.get_volume(combine_segments=False, rescale_fractional=False)
+    except Exception as error:
+        raise UsageError(
+            f"{path.name} cannot be read as a DICOM segmentation on a regular grid.",
+            code="bad_mask",
+            cure="Export the segmentation as DICOM SEG on the axial series.",
+        ) from error
+    vessels = [_vessel_of(segmentation.get_segment_description(n)) for n in _numbers(segmentation)]
+    mask = mask.to_patient_orientation("FPL")
+    offset = (np.array(mask.position) - np.array(volume.origin_lps_mm)) @ np.array(
+        [[0, 0, 1], [0, 1, 0], [-1, 0, 0]]
+    )
+    start = np.rint(offset / np.array(volume.spacing_mm)).astype(np.int64)
+    is_off_grid = np.abs(start * np.array(volume.spacing_mm) - offset).max() > _TOLERANCE_MM
+    spacing_gap = np.abs(np.array(mask.spacing) - np.array(volume.spacing_mm)).max()
+    stop = start + np.array(mask.shape[:3])
+    if (
+        is_off_grid
+        or spacing_gap > _TOLERANCE_MM
+        or (start < 0).any()
+        or (stop > np.array(volume.hu.shape)).any()
+    ):
+        raise UsageError(
+            "The segmentation does not lie on the series' grid.",
+            code="bad_mask",
+            cure="Export it on the series that is scored.",
+        )
+    box = tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
+    vessel_map = np.zeros(volume.hu.shape, dtype=np.uint8)
+    region = vessel_map[box]
+    for channel, vessel in enumerate(vessels):
+        region[mask.array[..., channel] > 0] = tuple(Vessel).index(vessel) + 1
+    return vessel_map
+
+
+def _numbers(segmentation: Any) -> list[int]:
+    return [int(number) for number in segmentation.segment_numbers]
+
+
+def _vessel_of(description: Any) -> Vessel:
+    codes = [description.segmented_property_type.value]
+    regions = description.primary_anatomic_structures or description.anatomic_regions or ()
+    codes += [region.value for region in regions]
+    for code in codes:
+        if code in VESSEL_CODES:
+            return VESSEL_CODES[code]
+    raise UsageError(
+        "A segment of the mask is of no known coronary vessel.",
+        code="bad_mask",
+        cure="Code each segment's anatomy as one of SCT "
+        + ", ".join(f"{code} ({vessel.value})" for code, vessel in VESSEL_CODES.items()),
+    )
