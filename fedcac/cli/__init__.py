@@ -13,7 +13,15 @@ __all__ = ["build_parser", "main"]
 
 # Each module has `add_parser(subparsers)`. It imports torch, pydicom or matplotlib only when its
 # verb runs, so that `fedcac --help` is quick and a coordinator needs none of them.
-_VERB_MODULES = ()
+_VERB_MODULES: tuple[str, ...] = (
+    "demo",
+    "analyze",
+    "score",
+    "agatston",
+    "protocol",
+    "model",
+    "phantom",
+)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -61,6 +61,7 @@ def run_round(
     store = CoordinatorStore("sqlite://")
     agents = {}
     for site in sites:
+        site.ledger_path.parent.mkdir(parents=True, exist_ok=True)
         key = SigningKey.generate()
         store.enrol(EnrolledSite(site.name, key.public, spool=""))
         agents[site.name] = SiteAgent(

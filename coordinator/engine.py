@@ -1,0 +1,396 @@
+"""The coordinator's state machine: offer, exchange after exchange, pool.
+
+draft -> offered -> answering -> pooled, or failed. All it knows lies in the store, and pooling is
+deterministic: after a crash the stored replies are replayed and the round goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+
+from coordinator.store import CoordinatorStore, Direction, RoundRecord, RoundState
+from fedcac.aggregate import Aggregate, FlowCounts, parse_aggregate
+from fedcac.canonical import canonical_bytes, sha256_hex
+from fedcac.errors import FedcacError, GateError, RoundError, UsageError
+from fedcac.exchange import (
+    Acceptance,
+    Answer,
+    Courier,
+    Message,
+    Offer,
+    Query,
+    Reply,
+    Request,
+    package_parcels,
+    parcel_name,
+)
+from fedcac.protocol import Protocol
+from fedcac.protocol.signing import open_protocol, seal_protocol
+from fedcac.signing import SigningKey, TrustedKeys, trusted
+from fedcac.statistics import Estimate, PoolingSession, SiteAnswers
+from fedcac.vocabulary import RefusalCode, SiteName
+
+__all__ = ["LaunchPlan", "RoundEngine", "RoundView", "SiteView"]
+
+_REQUEST_LIFETIME = timedelta(days=30)
+
+# Not site names (those begin with a letter or digit): who else a stored parcel is for.
+_TO_PARTICIPANTS = "*participants"
+_TO_NOBODY = "*nobody"
+
+M = TypeVar("M", bound=Message)
+
+
+@dataclass(frozen=True)
+class LaunchPlan:
+    """What a lead decides: sites, least number of them, deadline, and the signed package's files.
+
+    `package_files` is empty, and `package_digest` None, for a round over already scored tables.
+    """
+
+    sites: tuple[str, ...]
+    minimum_sites: int
+    deadline: datetime
+    package_digest: str | None
+    package_files: dict[str, bytes]
+
+
+@dataclass(frozen=True)
+class SiteView:
+    """What the coordinator knows of one site in one round."""
+
+    name: str
+    is_accepting: bool | None
+    refusal: RefusalCode | None
+    replies: tuple[Reply, ...]
+    n_bytes: int
+
+    @property
+    def flow(self) -> FlowCounts | None:
+        """The latest flow that the site released, if it released one."""
+        for reply in reversed(self.replies):
+            if reply.flow.release is not None:
+                flow = parse_aggregate(reply.flow.release)
+                return flow if isinstance(flow, FlowCounts) else None
+        return None
+
+
+@dataclass(frozen=True)
+class RoundView:
+    """A round as far as it has come."""
+
+    record: RoundRecord
+    offer: Offer
+    protocol: Protocol
+    sites: tuple[SiteView, ...]
+    estimates: tuple[Estimate, ...]
+    n_exchanges: int
+    is_finished: bool
+
+
+def _typed(answer: Answer) -> Aggregate | RefusalCode:
+    if answer.release is None:
+        return answer.refusal or RefusalCode.INTERNAL
+    try:
+        return parse_aggregate(answer.release)
+    except GateError:
+        # A site that answers out of shape is left out like one that refuses; the round goes on.
+        return RefusalCode.INTERNAL
+
+
+class RoundEngine:
+    """Launches rounds and moves them on. `step` may be called at any time."""
+
+    def __init__(
+        self,
+        *,
+        store: CoordinatorStore,
+        courier: Courier,
+        key: SigningKey,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._store = store
+        self._courier = courier
+        self._key = key
+        self._lead_keys = trusted([key.public])
+        self._clock = clock
+
+    def launch(self, protocol: Protocol, plan: LaunchPlan) -> str:
+        """Sign and store a round; the next `step` offers it. Return its id.
+
+        Raises
+        ------
+        UsageError
+            If a site is not enrolled, or the numbers of sites contradict each other.
+        ProtocolError
+            If a newer version of the protocol, or another one of this version, was launched.
+        """
+        self._check_plan(plan)
+        envelope = seal_protocol(protocol, self._key)
+        open_protocol(envelope, self._lead_keys, newest_seen=self._store.newest_protocols())
+        now = self._clock()
+        round_id = f"{protocol.id}-{now:%Y%m%d}-{secrets.token_hex(4)}"
+        offer = Offer(
+            round_id=round_id,
+            issued_at=now,
+            protocol_id=protocol.id,
+            protocol_version=protocol.version,
+            protocol_digest=protocol.digest(),
+            package_digest=plan.package_digest,
+            sites=plan.sites,
+            expires_at=plan.deadline,
+        )
+        names = package_parcels(round_id, plan.package_files)
+        parcels = {names[name]: payload for name, payload in plan.package_files.items()}
+        parcels[parcel_name(round_id, "protocol")] = envelope
+        parcels[parcel_name(round_id, "offer")] = offer.seal(self._key)
+        record = RoundRecord(
+            round_id, RoundState.DRAFT, plan.minimum_sites, now, plan.deadline, None
+        )
+        self._store.add_round(record, parcels, (protocol.id, protocol.version, protocol.digest()))
+        return round_id
+
+    def step(self, round_id: str) -> RoundView:
+        """Send what is due, collect what has come, and return the round as it stands."""
+        record = self._store.round(round_id)
+        if record.state is RoundState.DRAFT:
+            self._send_offer(record)
+            record = self._store.round(round_id)
+        offer, protocol = self._plan_of(round_id)
+        if record.state is RoundState.OFFERED:
+            self._begin_answering(record, offer)
+            record = self._store.round(round_id)
+        if record.state is RoundState.ANSWERING:
+            self._exchange(record, offer, protocol)
+        return self.view(round_id)
+
+    def view(self, round_id: str) -> RoundView:
+        """Return the round from the store alone, without sending or collecting anything."""
+        record = self._store.round(round_id)
+        offer, protocol = self._plan_of(round_id)
+        session, n_exchanges = self._replay(offer, protocol)
+        return RoundView(
+            record=record,
+            offer=offer,
+            protocol=protocol,
+            sites=tuple(self._site_view(offer, name, n_exchanges) for name in offer.sites),
+            estimates=session.estimates(),
+            n_exchanges=n_exchanges,
+            is_finished=record.state in (RoundState.POOLED, RoundState.FAILED),
+        )
+
+    # launching
+
+    def _check_plan(self, plan: LaunchPlan) -> None:
+        enrolled = self._store.sites()
+        unknown = sorted(set(plan.sites) - set(enrolled))
+        if unknown:
+            raise UsageError(
+                f"Not enrolled: {', '.join(unknown)}.",
+                code="unknown_site",
+                cure="Enrol the site first with `fedcac-coordinator enrol`.",
+            )
+        if not 1 <= plan.minimum_sites <= len(plan.sites):
+            raise UsageError(
+                f"At least {plan.minimum_sites} of {len(plan.sites)} sites cannot be.",
+                code="bad_minimum_sites",
+                cure="Give a number from 1 to the number of sites.",
+            )
+        if plan.deadline <= self._clock():
+            raise UsageError("The deadline has passed.", code="bad_deadline")
+
+    def _send_offer(self, record: RoundRecord) -> None:
+        offer, _ = self._plan_of(record.round_id)
+        parcels = self._store.sent_to_all(record.round_id)
+        offer_name = parcel_name(record.round_id, "offer")
+        for site in offer.sites:
+            # The offer goes last: a site that sees it finds everything else already there.
+            for name in sorted(parcels, key=lambda name: name == offer_name):
+                self._courier.send(SiteName(site), name, parcels[name])
+        self._store.set_state(record.round_id, RoundState.OFFERED)
+
+    def _plan_of(self, round_id: str) -> tuple[Offer, Protocol]:
+        offer_bytes = self._sent(round_id, "offer")
+        protocol_bytes = self._sent(round_id, "protocol")
+        offer, _ = Offer.open(offer_bytes, self._lead_keys)
+        return offer, open_protocol(protocol_bytes, self._lead_keys, newest_seen={})
+
+    def _sent(self, round_id: str, what: str) -> bytes:
+        payload = self._store.parcel(round_id, Direction.SENT, parcel_name(round_id, what))
+        if payload is None:
+            raise RoundError(f"There is no round '{round_id}'.", code="unknown_round")
+        return payload
+
+    # acceptances
+
+    def _begin_answering(self, record: RoundRecord, offer: Offer) -> None:
+        acceptances = [self._acceptance(offer, site) for site in offer.sites]
+        n_accepting = sum(a is not None and a.refusal is None for a in acceptances)
+        is_late = self._clock() > record.deadline
+        if any(acceptance is None for acceptance in acceptances) and not is_late:
+            return
+        if n_accepting >= record.minimum_sites:
+            self._store.set_state(record.round_id, RoundState.ANSWERING)
+        else:
+            self._store.set_state(record.round_id, RoundState.FAILED, self._clock())
+
+    def _acceptance(self, offer: Offer, site: str, *, collect: bool = True) -> Acceptance | None:
+        offer_digest = sha256_hex(self._sent(offer.round_id, "offer"))
+
+        def opened(payload: bytes) -> Acceptance | None:
+            acceptance, _ = Acceptance.open(payload, self._keys_of(site))
+            address = (acceptance.round_id, acceptance.site, acceptance.offer_digest)
+            return acceptance if address == (offer.round_id, site, offer_digest) else None
+
+        name = parcel_name(offer.round_id, "acceptance")
+        return self._received(offer.round_id, site, name, opened, collect=collect)
+
+    def _received(
+        self,
+        round_id: str,
+        site: str,
+        name: str,
+        opened: Callable[[bytes], M | None],
+        *,
+        collect: bool,
+    ) -> M | None:
+        stored = self._store.parcel(round_id, Direction.RECEIVED, name, site)
+        if stored is not None:
+            return opened(stored)
+        arrived = self._courier.collect(SiteName(site), name) if collect else None
+        if arrived is None:
+            return None
+        try:
+            message = opened(arrived)
+        except FedcacError:
+            # Not stored: whoever tampered with the way must not be able to end a site's part in
+            # the round; the genuine parcel may still come.
+            return None
+        if message is not None:
+            self._store.add_parcel(round_id, Direction.RECEIVED, name, arrived, site)
+        return message
+
+    def _keys_of(self, site: str) -> TrustedKeys:
+        return trusted([self._store.sites()[site].key])
+
+    # exchanges
+
+    def _exchange(self, record: RoundRecord, offer: Offer, protocol: Protocol) -> None:
+        session, exchange = self._replay(offer, protocol)
+        while not session.is_finished:
+            exchange += 1
+            self._send_request(offer, exchange, session.queries)
+            counted = self._close(record, offer, exchange)
+            if counted is None:
+                return
+            session.answer(self._answers(offer, exchange, counted))
+        self._store.set_state(record.round_id, RoundState.POOLED, self._clock())
+
+    def _replay(self, offer: Offer, protocol: Protocol) -> tuple[PoolingSession, int]:
+        """Return the session fed with every closed exchange, and the number of them."""
+        session = PoolingSession(protocol, [SiteName(site) for site in offer.sites])
+        exchange = 0
+        while not session.is_finished:
+            counted = self._counted(offer.round_id, exchange + 1)
+            if counted is None:
+                break
+            exchange += 1
+            session.answer(self._answers(offer, exchange, counted))
+        return session, exchange
+
+    def _send_request(self, offer: Offer, exchange: int, queries: dict[str, Query]) -> None:
+        name = parcel_name(offer.round_id, "request", exchange)
+        envelope = self._store.parcel(offer.round_id, Direction.SENT, name, _TO_PARTICIPANTS)
+        if envelope is None:
+            now = self._clock()
+            envelope = Request(
+                round_id=offer.round_id,
+                issued_at=now,
+                exchange=exchange,
+                protocol_digest=offer.protocol_digest,
+                expires_at=now + _REQUEST_LIFETIME,
+                queries=queries,
+            ).seal(self._key)
+            self._store.add_parcel(offer.round_id, Direction.SENT, name, envelope, _TO_PARTICIPANTS)
+        for site in self._participants(offer):
+            self._courier.send(SiteName(site), name, envelope)
+
+    def _participants(self, offer: Offer, *, collect: bool = False) -> tuple[str, ...]:
+        acceptances = {site: self._acceptance(offer, site, collect=collect) for site in offer.sites}
+        return tuple(site for site, a in acceptances.items() if a is not None and a.refusal is None)
+
+    def _close(self, record: RoundRecord, offer: Offer, exchange: int) -> tuple[str, ...] | None:
+        """Close an exchange once it is complete; return the sites whose replies count, or None.
+
+        Which replies count is stored: one that comes later must not change what was already asked.
+        """
+        participants = self._participants(offer)
+        replied = tuple(s for s in participants if self._reply(offer, exchange, s, collect=True))
+        if len(replied) < len(participants):
+            if self._clock() <= record.deadline:
+                return None
+            if len(replied) < record.minimum_sites:
+                self._store.set_state(record.round_id, RoundState.FAILED, self._clock())
+                return None
+        self._store.add_parcel(
+            record.round_id,
+            Direction.SENT,
+            parcel_name(record.round_id, "closed", exchange),
+            canonical_bytes(list(replied)),
+            _TO_NOBODY,
+        )
+        return replied
+
+    def _counted(self, round_id: str, exchange: int) -> tuple[str, ...] | None:
+        name = parcel_name(round_id, "closed", exchange)
+        payload = self._store.parcel(round_id, Direction.SENT, name, _TO_NOBODY)
+        return None if payload is None else tuple(json.loads(payload))
+
+    def _reply(
+        self, offer: Offer, exchange: int, site: str, *, collect: bool = False
+    ) -> Reply | None:
+        request_name = parcel_name(offer.round_id, "request", exchange)
+        request = self._store.parcel(offer.round_id, Direction.SENT, request_name, _TO_PARTICIPANTS)
+        if request is None:
+            return None
+        expected = (offer.round_id, site, exchange, sha256_hex(request))
+
+        def opened(payload: bytes) -> Reply | None:
+            reply, _ = Reply.open(payload, self._keys_of(site))
+            given = (reply.round_id, reply.site, reply.exchange, reply.request_digest)
+            return reply if given == expected else None
+
+        name = parcel_name(offer.round_id, "reply", exchange)
+        return self._received(offer.round_id, site, name, opened, collect=collect)
+
+    def _answers(self, offer: Offer, exchange: int, counted: Sequence[str]) -> SiteAnswers:
+        answers: dict[SiteName, dict[str, Aggregate | RefusalCode]] = {}
+        for site in counted:
+            reply = self._reply(offer, exchange, site)
+            if reply is not None:
+                answers[SiteName(site)] = {
+                    analysis: _typed(answer) for analysis, answer in reply.answers.items()
+                }
+        return answers
+
+    def _site_view(self, offer: Offer, site: str, n_exchanges: int) -> SiteView:
+        acceptance = self._acceptance(offer, site, collect=False)
+        replies = [self._reply(offer, number, site) for number in range(1, n_exchanges + 1)]
+        names = [parcel_name(offer.round_id, "acceptance")] + [
+            parcel_name(offer.round_id, "reply", number) for number in range(1, n_exchanges + 1)
+        ]
+        payloads = [
+            self._store.parcel(offer.round_id, Direction.RECEIVED, name, site) for name in names
+        ]
+        return SiteView(
+            name=site,
+            is_accepting=None if acceptance is None else acceptance.refusal is None,
+            refusal=acceptance.refusal if acceptance else None,
+            replies=tuple(reply for reply in replies if reply is not None),
+            n_bytes=sum(len(payload) for payload in payloads if payload is not None),
+        )

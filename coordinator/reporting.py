@@ -1,0 +1,117 @@
+"""From a finished round to its report: what the report room needs, taken from the store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import JsonValue
+
+from coordinator.engine import RoundView, SiteView
+from fedcac import __version__
+from fedcac.canonical import canonical_bytes, digest_of
+from fedcac.errors import RoundError
+from fedcac.report import PackageCard, RoundReport, SiteSummary, write_report
+from fedcac.vocabulary import RefusalCode
+
+if TYPE_CHECKING:
+    from fedcac.models.manifest import PackageManifest
+
+__all__ = ["write_round_report"]
+
+
+def write_round_report(view: RoundView, out: Path, package: PackageManifest | None) -> None:
+    """Write the output folder of a pooled round.
+
+    Raises
+    ------
+    RoundError
+        If the round has not been pooled.
+    UsageError
+        If `out` holds something that is not an earlier output.
+    """
+    if view.record.finished_at is None:
+        raise RoundError("The round has not ended.", code="not_pooled")
+    write_report(
+        RoundReport(
+            round_id=view.record.round_id,
+            protocol=view.protocol,
+            sites=tuple(_summarise(site, package) for site in view.sites),
+            estimates=view.estimates,
+            exchanges=view.n_exchanges,
+            started=view.record.started_at,
+            finished=view.record.finished_at,
+            provenance=_provenance(view),
+            package_card=None if package is None else _card(package),
+        ),
+        out,
+    )
+
+
+def _card(package: PackageManifest) -> PackageCard:
+    return PackageCard(
+        name=package.name,
+        version=package.version,
+        text=package.card.intended_use,
+        is_demonstration=package.card.is_demonstration,
+    )
+
+
+def _summarise(site: SiteView, package: PackageManifest | None) -> SiteSummary:
+    last = site.replies[-1] if site.replies else None
+    return SiteSummary(
+        name=site.name,
+        flow=site.flow,
+        policy=last.policy if last else None,
+        refusals=_refusals(site),
+        n_releases=len(_releases(site)),
+        bytes_left=sum(len(canonical_bytes(release)) for release in _releases(site)),
+        ledger_head=last.ledger_head if last else "",
+        software=last.software if last else "",
+        package="" if package is None else f"{package.name} {package.version}",
+    )
+
+
+def _releases(site: SiteView) -> list[Mapping[str, JsonValue]]:
+    return [
+        answer.release
+        for reply in site.replies
+        for answer in (*reply.answers.values(), reply.flow)
+        if answer.release is not None
+    ]
+
+
+def _refusals(site: SiteView) -> dict[str, RefusalCode]:
+    if site.refusal is not None:
+        return {"round": site.refusal}
+    return {
+        analysis: answer.refusal
+        for reply in site.replies
+        for analysis, answer in (*reply.answers.items(), ("flow", reply.flow))
+        if answer.refusal is not None
+    }
+
+
+def _provenance(view: RoundView) -> dict[str, JsonValue]:
+    return {
+        "round_id": view.record.round_id,
+        "protocol": {
+            "id": view.protocol.id,
+            "version": view.protocol.version,
+            "digest": view.offer.protocol_digest,
+        },
+        "package_digest": view.offer.package_digest,
+        "coordinator_software": __version__,
+        "exchanges": view.n_exchanges,
+        "sites": {
+            site.name: {
+                "replies": len(site.replies),
+                "envelope_bytes": site.n_bytes,
+                "ledger_head": site.replies[-1].ledger_head if site.replies else None,
+                "policy_digest": site.replies[-1].policy.digest if site.replies else None,
+                "release_digests": [digest_of(release) for release in _releases(site)],
+            }
+            for site in view.sites
+        },
+    }

@@ -1,0 +1,202 @@
+"""Protocols from YAML, with every problem named by line, key and cure."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from fedcac.canonical import canonical_bytes
+from fedcac.errors import ProtocolError
+from fedcac.protocol.schema import Protocol
+
+__all__ = ["Problem", "load_protocol", "parse_protocol"]
+
+_MAXIMUM_BYTES = 1_000_000
+_Location = tuple[str | int, ...]
+
+_CODES = {
+    "extra_forbidden": "unknown_key",
+    "missing": "missing_key",
+    "value_error": "inconsistent",
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong: where (line, key path), what, and what to do."""
+
+    line: int
+    path: str
+    code: str
+    message: str
+    cure: str = ""
+
+    def __str__(self) -> str:
+        text = f"line {self.line}: {self.path}: {self.message}"
+        return f"{text} ({self.cure})" if self.cure else text
+
+
+def load_protocol(path: Path) -> Protocol:
+    """Read a protocol file.
+
+    Raises
+    ------
+    ProtocolError
+        With every problem of the file, each with its line; the code is the first problem's.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ProtocolError(
+            f"{path} cannot be read.", code="not_found", cure="Check the path."
+        ) from error
+    if len(content) > _MAXIMUM_BYTES:
+        raise ProtocolError(f"{path} is larger than a protocol can be.", code="too_large")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ProtocolError(
+            f"{path} is not UTF-8 text.", code="not_yaml", cure="Save it as UTF-8."
+        ) from error
+    return parse_protocol(text, str(path))
+
+
+def parse_protocol(text: str, source: str = "protocol") -> Protocol:
+    """Read a protocol from YAML text; see `load_protocol`."""
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}: " if mark is not None else ""
+        reason = getattr(error, "problem", None) or "unreadable"
+        raise ProtocolError(
+            f"{source} is not YAML: {where}{reason}",
+            code="not_yaml",
+            cure="Mind indentation, colons and quotes near that line.",
+        ) from error
+    if not isinstance(node, yaml.MappingNode):
+        raise ProtocolError(
+            f"{source} is empty or not a mapping of keys.",
+            code="not_yaml",
+            cure="Start from a shipped protocol: `fedcac protocol show`.",
+        )
+    lines: dict[_Location, int] = {}
+    problems = [*_structural_problems(text), *_duplicate_keys(node)]
+    document = _plain(node, (), lines) if not problems else None
+    if document is not None:
+        try:
+            return Protocol.model_validate_json(canonical_bytes(document))
+        except ValidationError as error:
+            problems = [_problem_of(detail, lines, document) for detail in error.errors()]
+    listed = "\n".join(f"  {problem}" for problem in sorted(problems, key=lambda p: p.line))
+    raise ProtocolError(
+        f"{source} has {len(problems)} problem{'s' if len(problems) > 1 else ''}:\n{listed}",
+        code=min(problems, key=lambda problem: problem.line).code,
+        cure="Mend the lines above; `fedcac protocol schema` prints every key and its type.",
+    )
+
+
+def _structural_problems(text: str) -> Iterator[Problem]:
+    # A signed plan has one reading: what an alias or a tag expands to cannot be seen in a review.
+    for token in yaml.scan(text, Loader=yaml.SafeLoader):
+        if isinstance(token, yaml.AnchorToken | yaml.AliasToken | yaml.TagToken):
+            yield Problem(
+                token.start_mark.line + 1,
+                "anchor, alias or tag",
+                "not_plain",
+                "anchors, aliases and tags are not allowed",
+                "write the value out",
+            )
+
+
+def _duplicate_keys(node: yaml.Node) -> Iterator[Problem]:
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            yield from _duplicate_keys(item)
+    elif isinstance(node, yaml.MappingNode):
+        seen: dict[str, int] = {}
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if key.value in seen:
+                yield Problem(
+                    line,
+                    str(key.value),
+                    "duplicate_key",
+                    f"the key stands on line {seen[key.value]} already",
+                    "keep one of them",
+                )
+            seen[key.value] = line
+            yield from _duplicate_keys(value)
+
+
+def _plain(node: yaml.Node, location: _Location, lines: dict[_Location, int]) -> Any:
+    lines[location] = node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        document = {}
+        for key, value in node.value:
+            inner = (*location, str(key.value))
+            document[str(key.value)] = _plain(value, inner, lines)
+            lines[inner] = key.start_mark.line + 1
+        return document
+    if isinstance(node, yaml.SequenceNode):
+        return [_plain(item, (*location, index), lines) for index, item in enumerate(node.value)]
+    value = yaml.SafeLoader("").construct_object(node)
+    # YAML 1.1 reads 2020-01-01 as a date; a protocol has no such type.
+    return value if isinstance(value, str | int | float | bool | None) else str(node.value)
+
+
+def _problem_of(detail: Any, lines: dict[_Location, int], document: Any) -> Problem:
+    location = _without_union_tags(tuple(detail["loc"]), document)
+    known = location
+    while known and known not in lines:
+        known = known[:-1]
+    path = ".".join(str(part) for part in location) or "the protocol"
+    code = _CODES.get(detail["type"], "bad_value")
+    if detail["type"].endswith("_type"):
+        code = "wrong_type"
+    message = re.sub(r"^Value error, ", "", detail["msg"])
+    cure = ""
+    if code == "unknown_key":
+        message = "unknown key"
+        cure = _suggest(str(location[-1])) if location else ""
+    elif code == "missing_key":
+        message, cure = "this key is missing", "add it"
+    return Problem(lines.get(known, 1), path, code, message, cure)
+
+
+def _without_union_tags(location: _Location, document: Any) -> _Location:
+    # pydantic names the chosen kind of an analysis inside the location: (analyses, 0, cox, ties).
+    kept: list[str | int] = []
+    current = document
+    for position, part in enumerate(location):
+        is_last = position == len(location) - 1
+        if isinstance(current, dict) and part not in current and not is_last:
+            continue
+        kept.append(part)
+        if isinstance(current, dict):
+            current = current.get(part)
+        elif isinstance(current, list) and isinstance(part, int) and part < len(current):
+            current = current[part]
+    return tuple(kept)
+
+
+def _all_keys(schema: Any) -> Iterator[str]:
+    if isinstance(schema, dict):
+        yield from schema.get("properties", {})
+        for value in schema.values():
+            yield from _all_keys(value)
+    elif isinstance(schema, list):
+        for value in schema:
+            yield from _all_keys(value)
+
+
+def _suggest(key: str) -> str:
+    near = difflib.get_close_matches(key, set(_all_keys(Protocol.model_json_schema())), n=1)
+    return f"did you mean '{near[0]}'?" if near else "remove it"

@@ -1,0 +1,20 @@
+"""Entry point of `fedcac-site`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from fedcac.console import run_command
+from site_agent.cli import build_parser
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return run_command(build_parser(), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

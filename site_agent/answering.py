@@ -1,0 +1,145 @@
+"""Turns a request into a reply: estimator, then gate, for every analysis asked."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+from datetime import datetime
+
+from fedcac import __version__
+from fedcac.aggregate import Aggregate
+from fedcac.canonical import Digest, digest_of
+from fedcac.disclosure import (
+    FLOW,
+    Gate,
+    Ledger,
+    Policy,
+    Question,
+    Release,
+    question_of,
+    stricter_of,
+)
+from fedcac.errors import GateError
+from fedcac.exchange import Answer, PolicySummary, Query, Reply, Request
+from fedcac.protocol import Protocol
+from fedcac.signing import SigningKey
+from fedcac.statistics import QueryError, estimator_for
+from fedcac.vocabulary import RefusalCode
+from site_agent.cohort import FrozenCohort
+
+__all__ = ["Answerer"]
+
+_LOG = logging.getLogger(__name__)
+
+
+class Answerer:
+    """Computes and releases what a request asks, under the site's policy and ledger."""
+
+    def __init__(self, policy: Policy, ledger: Ledger) -> None:
+        self._policy = policy
+        self._ledger = ledger
+
+    @property
+    def is_holding(self) -> bool:
+        """Say whether a person approves every reply before it leaves."""
+        return self._policy.review == "hold"
+
+    def reply(
+        self,
+        request: Request,
+        request_digest: Digest,
+        protocol: Protocol,
+        cohort: FrozenCohort,
+        site: str,
+        now: datetime,
+    ) -> Reply:
+        """Return the typed reply to a verified request. Asked again, it releases the same."""
+        policy = stricter_of(self._policy, protocol.disclosure)
+        gate = Gate(policy, self._ledger)
+
+        def question(analysis: str, query: Query, cohort_digest: Digest) -> Question:
+            return question_of(
+                protocol,
+                analysis,
+                query,
+                round_id=request.round_id,
+                exchange=request.exchange,
+                cohort_digest=cohort_digest,
+            )
+
+        answers = {}
+        for analysis, query in sorted(request.queries.items()):
+            summarised = _summarise(protocol, cohort, analysis, query)
+            if summarised is RefusalCode.UNKNOWN_ANALYSIS:
+                answers[analysis] = Answer(refusal=summarised)
+            else:
+                asked = question(analysis, query, cohort.digest())
+                answers[analysis] = _released(gate, asked, summarised)
+        # The flow also counts exams that are not analysed, so the analysed rows do not identify it.
+        flow_question = question(FLOW, Query(step=FLOW), digest_of(cohort.flow.to_payload()))
+        flow: Aggregate | RefusalCode = cohort.flow if cohort.exams.n else RefusalCode.EMPTY_COHORT
+        return Reply(
+            round_id=request.round_id,
+            issued_at=now,
+            site=site,
+            exchange=request.exchange,
+            request_digest=request_digest,
+            answers=answers,
+            flow=_released(gate, flow_question, flow),
+            policy=PolicySummary(
+                profile=policy.profile,
+                minimum_cell=policy.minimum_cell,
+                minimum_patients=policy.minimum_patients,
+                digest=policy.digest(),
+            ),
+            ledger_head=self._ledger.head,
+            software=__version__,
+        )
+
+    def rejected(self, held: bytes, key: SigningKey, now: datetime) -> bytes:
+        """Return the held reply with every release replaced by the site's rejection."""
+        payload = base64.b64decode(json.loads(held)["payload"])
+        reply = Reply.model_validate_json(payload)
+        rejection = Answer(refusal=RefusalCode.REJECTED_BY_SITE)
+        return reply.model_copy(
+            update={
+                "issued_at": now,
+                "answers": dict.fromkeys(reply.answers, rejection),
+                "flow": rejection,
+            }
+        ).seal(key)
+
+
+def _summarise(
+    protocol: Protocol, cohort: FrozenCohort, analysis: str, query: Query
+) -> Aggregate | RefusalCode:
+    try:
+        estimator = estimator_for(analysis, protocol)
+    except KeyError:
+        return RefusalCode.UNKNOWN_ANALYSIS
+    if cohort.exams.n == 0:
+        return RefusalCode.EMPTY_COHORT
+    try:
+        return estimator.summarise(cohort.exams, query)
+    except QueryError:
+        return RefusalCode.MALFORMED_QUERY
+    except KeyError:
+        # The cohort lacks a column that the analysis needs.
+        return RefusalCode.NOT_COMPUTABLE
+    except Exception as error:
+        # Only the class of the error: its text may quote a patient's value.
+        _LOG.error("an analysis failed: %s", type(error).__name__)
+        return RefusalCode.INTERNAL
+
+
+def _released(gate: Gate, question: Question, summarised: Aggregate | RefusalCode) -> Answer:
+    if isinstance(summarised, RefusalCode):
+        return Answer(refusal=gate.refuse(question, summarised).code)
+    try:
+        outcome = gate.release(question, summarised)
+    except GateError:
+        return Answer(refusal=gate.refuse(question, RefusalCode.UNREGISTERED_TYPE).code)
+    if isinstance(outcome, Release):
+        return Answer(release=outcome.payload)
+    return Answer(refusal=outcome.code)

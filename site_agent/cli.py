@@ -1,0 +1,268 @@
+"""The verbs of `fedcac-site`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedcac.console import Outcome, add_format, say
+from fedcac.disclosure import FileLedger, load_policy
+from fedcac.exchange import Spool
+from fedcac.protocol.catalogue import load_protocol_or_shipped
+from fedcac.signing import PublicKey, SigningKey
+from site_agent.agent import SiteAgent, SiteIdentity
+from site_agent.answering import Answerer
+from site_agent.review import describe_reply
+from site_agent.settings import SiteFolder, SiteSettings, create_site_folder
+from site_agent.store import RoundState, SiteStore
+
+if TYPE_CHECKING:
+    from site_agent.dicom_source import DicomFiles
+
+__all__ = ["build_parser"]
+
+
+@contextmanager
+def _opened(arguments: argparse.Namespace) -> Iterator[tuple[SiteAgent, SiteStore]]:
+    from site_agent.dicom_source import DicomSource
+
+    folder = SiteFolder(arguments.home)
+    settings = folder.settings()
+    store = SiteStore(folder.database_path)
+    try:
+        source = DicomSource(
+            _files(folder, settings),
+            store,
+            device=settings.device,
+            maximum_excluded_share=settings.maximum_excluded_share,
+        )
+        policy = load_policy(_policy_name(folder, settings))
+        agent = SiteAgent(
+            identity=SiteIdentity(
+                name=settings.name,
+                key=SigningKey.load(folder.key_path),
+                lead_key=PublicKey.from_text(settings.lead_key),
+            ),
+            spool=Spool.at(folder.spool_path),
+            store=store,
+            source=source,
+            answerer=Answerer(policy, FileLedger(folder.ledger_path)),
+            is_auto_approving=settings.approval == "auto",
+        )
+        yield agent, store
+    finally:
+        store.close()
+
+
+def _files(folder: SiteFolder, settings: SiteSettings) -> DicomFiles:
+    from site_agent.dicom_source import DicomFiles
+
+    return DicomFiles(
+        manifest=folder.resolve(settings.manifest),
+        clinical_table=folder.resolve(settings.clinical_table),
+        secret=folder.secret(),
+    )
+
+
+def _policy_name(folder: SiteFolder, settings: SiteSettings) -> str | Path:
+    if settings.policy in ("research", "cms", "open"):
+        return settings.policy
+    return folder.resolve(settings.policy)
+
+
+def _init(arguments: argparse.Namespace) -> Outcome:
+    lead_key = PublicKey.from_text(arguments.lead_key.read_text(encoding="ascii"))
+    settings = SiteSettings(
+        name=arguments.name,
+        lead_key=lead_key.to_text(),
+        manifest=arguments.manifest,
+        clinical_table=arguments.clinical_table,
+        policy=arguments.policy,
+        approval=arguments.approval,
+    )
+    key = create_site_folder(arguments.home, settings)
+    text = (
+        f"Site {arguments.name} made in {arguments.home}.\n"
+        f"The lead's fingerprint (compare it over another channel):\n  {lead_key.fingerprint}\n"
+        f"Send keys/site.pub to the lead. This site's fingerprint:\n  {key.fingerprint}"
+    )
+    return Outcome(text, {"public_key": key.to_text(), "fingerprint": key.fingerprint})
+
+
+def _status_of(agent: SiteAgent, store: SiteStore) -> tuple[str, dict[str, Any]]:
+    lines = []
+    rounds = {}
+    for record in store.rounds():
+        code = f" ({record.refusal})" if record.refusal else ""
+        lines.append(f"{record.round_id}: {record.state.value}{code}")
+        if record.state is RoundState.OFFERED:
+            lines.append(f"  waits for you: `fedcac-site approve {record.round_id}`, or refuse")
+        rounds[record.round_id] = {"state": record.state.value, "refusal": record.refusal}
+    for round_id, exchange in store.held():
+        lines.append(f"{round_id} exchange {exchange}: held, `fedcac-site review show` it")
+    for round_id, problem in agent.problems.items():
+        lines.append(f"{round_id} cannot go on: {problem}")
+        rounds.setdefault(round_id, {})["problem"] = problem.code
+    held = [{"round_id": round_id, "exchange": exchange} for round_id, exchange in store.held()]
+    return "\n".join(lines) or "No round has been offered.", {"rounds": rounds, "held": held}
+
+
+def _run(arguments: argparse.Namespace) -> Outcome:
+    with _opened(arguments) as (agent, store):
+        told = ""
+        while True:
+            agent.step()
+            text, content = _status_of(agent, store)
+            if arguments.once:
+                break
+            if text != told:
+                say(text)
+                told = text
+            time.sleep(arguments.interval)
+        codes = [problem.exit_code for problem in agent.problems.values()]
+    return Outcome(text, content, codes[0] if codes else 0)
+
+
+def _status(arguments: argparse.Namespace) -> Outcome:
+    with _opened(arguments) as (agent, store):
+        return Outcome(*_status_of(agent, store))
+
+
+def _approve(arguments: argparse.Namespace) -> Outcome:
+    with _opened(arguments) as (agent, _):
+        agent.approve(arguments.round_id)
+        protocol = agent.protocol(arguments.round_id)
+    text = f"Approved: {protocol.title} ({protocol.id} v{protocol.version})."
+    return Outcome(text, {"round_id": arguments.round_id, "protocol": protocol.id})
+
+
+def _refuse(arguments: argparse.Namespace) -> Outcome:
+    with _opened(arguments) as (agent, _):
+        agent.refuse(arguments.round_id)
+        agent.step()
+    return Outcome("Refused; the lead learns the code and nothing else.")
+
+
+def _withdraw(arguments: argparse.Namespace) -> Outcome:
+    with _opened(arguments) as (agent, _):
+        agent.withdraw(arguments.round_id)
+    return Outcome("Withdrawn: this round's requests are answered with 'empty cohort'.")
+
+
+def _cohort_check(arguments: argparse.Namespace) -> Outcome:
+    from site_agent.dicom_source import check_cohort
+
+    folder = SiteFolder(arguments.home)
+    settings = folder.settings()
+    protocol = load_protocol_or_shipped(arguments.protocol)
+    text, counts = check_cohort(protocol, _files(folder, settings))
+    return Outcome(text, {"counts": counts})
+
+
+def _review_show(arguments: argparse.Namespace) -> Outcome:
+    with _opened(arguments) as (_, store):
+        pieces = [
+            (round_id, exchange, stored[2])
+            for round_id, exchange in store.held()
+            if (stored := store.reply(round_id, exchange)) is not None
+        ]
+    text = "\n\n".join(describe_reply(payload) for _, _, payload in pieces)
+    held = [{"round_id": round_id, "exchange": exchange} for round_id, exchange, _ in pieces]
+    return Outcome(text or "Nothing is held.", {"held": held})
+
+
+def _review_approve(arguments: argparse.Namespace) -> Outcome:
+    with _opened(arguments) as (agent, _):
+        agent.release(arguments.round_id, arguments.exchange)
+    return Outcome("Released.")
+
+
+def _review_reject(arguments: argparse.Namespace) -> Outcome:
+    with _opened(arguments) as (agent, _):
+        agent.reject(arguments.round_id, arguments.exchange)
+    return Outcome("Rejected; the lead learns the code and nothing else.")
+
+
+def _ledger_verify(arguments: argparse.Namespace) -> Outcome:
+    ledger = FileLedger(SiteFolder(arguments.home).ledger_path)
+    ledger.verify()
+    n_entries = len(ledger.entries)
+    return Outcome(
+        f"The chain holds: {n_entries} entries, head {ledger.head}",
+        {"entries": n_entries, "head": ledger.head},
+    )
+
+
+def _ledger_show(arguments: argparse.Namespace) -> Outcome:
+    ledger = FileLedger(SiteFolder(arguments.home).ledger_path)
+    entries = [entry.model_dump(mode="json") for entry in ledger.entries]
+    return Outcome("\n".join(json.dumps(entry) for entry in entries), {"entries": entries})
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command."""
+    parser = argparse.ArgumentParser(
+        prog="fedcac-site", description="Run one hospital's part of a validation round."
+    )
+    parser.add_argument(
+        "--home", type=Path, default=Path("site-home"), help="the site's folder (site.yaml)"
+    )
+    verbs = parser.add_subparsers(metavar="VERB")
+    _add_setup_verbs(verbs)
+    _add_round_verbs(verbs)
+    _add_release_verbs(verbs)
+    return parser
+
+
+def _add_setup_verbs(verbs: Any) -> None:
+    init = verbs.add_parser("init", help="make a site's folder with its own key")
+    init.add_argument("name", help="the site's name in the consortium")
+    init.add_argument("--lead-key", type=Path, required=True, help="the lead's lead.pub")
+    init.add_argument("--manifest", default="manifest.csv")
+    init.add_argument("--clinical-table", default="clinical.csv")
+    init.add_argument("--policy", default="research", help="research, cms, open or a file")
+    init.add_argument("--approval", choices=("manual", "auto"), default="manual")
+    add_format(init, _init)
+
+    cohort = verbs.add_parser("cohort", help="look at this site's exams")
+    cohort_verbs = cohort.add_subparsers(metavar="VERB", required=True)
+    check = cohort_verbs.add_parser("check", help="say which exam is excluded, why, and the cure")
+    check.add_argument("protocol", help="a protocol file, or the id of a shipped one")
+    add_format(check, _cohort_check)
+
+
+def _add_round_verbs(verbs: Any) -> None:
+    run = verbs.add_parser("run", help="verify, score and answer whatever the inbox asks")
+    run.add_argument("--once", action="store_true", help="do what can be done now and end")
+    run.add_argument("--interval", type=float, default=5.0, help="seconds between looks")
+    add_format(run, _run)
+    add_format(verbs.add_parser("status", help="show every round and what waits"), _status)
+    for name, verb, text in (
+        ("approve", _approve, "approve an offered round"),
+        ("refuse", _refuse, "refuse an offered round"),
+        ("withdraw", _withdraw, "answer an approved round with 'empty cohort'"),
+    ):
+        parser = verbs.add_parser(name, help=text)
+        parser.add_argument("round_id")
+        add_format(parser, verb)
+
+
+def _add_release_verbs(verbs: Any) -> None:
+    review = verbs.add_parser("review", help="look at held replies; let them go, or not")
+    review_verbs = review.add_subparsers(metavar="VERB", required=True)
+    add_format(review_verbs.add_parser("show", help="show what is about to leave"), _review_show)
+    for name, verb in (("approve", _review_approve), ("reject", _review_reject)):
+        parser = review_verbs.add_parser(name, help=f"{name} one held reply")
+        parser.add_argument("round_id")
+        parser.add_argument("exchange", type=int)
+        add_format(parser, verb)
+
+    ledger = verbs.add_parser("ledger", help="the record of everything that left")
+    ledger_verbs = ledger.add_subparsers(metavar="VERB", required=True)
+    add_format(ledger_verbs.add_parser("verify", help="check the hash chain"), _ledger_verify)
+    add_format(ledger_verbs.add_parser("show", help="print every entry"), _ledger_show)

@@ -1,0 +1,192 @@
+"""Exams from a directory of DICOM with a manifest: pair, score, join the clinical table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedcac.aggregate import FlowStage
+from fedcac.console import progress
+from fedcac.errors import CohortError, DicomError
+from fedcac.imaging import PairingOutcome, load_volume, pair_manifest
+from fedcac.models import InferenceEngine, ModelPackage
+from fedcac.protocol import Protocol
+from fedcac.scoring import profile_named, score_volume
+from fedcac.site_table import (
+    ClinicalTable,
+    ScoredExam,
+    assemble_exams,
+    read_clinical_table,
+)
+from fedcac.vocabulary import ExclusionReason
+from site_agent.cohort import ExamSource, FrozenCohort, flow_of
+from site_agent.scoring_queue import ExamScore, IndexExam, Scorer, ScoringQueue
+from site_agent.store import ExamRecord, SiteStore
+
+__all__ = ["DicomFiles", "DicomSource", "check_cohort"]
+
+
+# Patients whose exams can be read, but do not make a pair.
+_UNPAIRED = (
+    ExclusionReason.NO_REFERENCE_EXAM,
+    ExclusionReason.NO_INDEX_EXAM,
+    ExclusionReason.OUTSIDE_PAIRING_WINDOW,
+)
+
+
+@dataclass(frozen=True)
+class DicomFiles:
+    """Where a site's exams and clinical data lie, and the secret of its pseudonyms."""
+
+    manifest: Path
+    clinical_table: Path
+    secret: bytes
+
+    def pair(self, protocol: Protocol) -> PairingOutcome:
+        """Return the exam pairs of the manifest under the protocol's window."""
+        window_days = protocol.pairing.window_days if protocol.pairing else None
+        return pair_manifest(self.manifest, window_days=window_days, secret=self.secret)
+
+
+class DicomSource(ExamSource):
+    """Scores the index exam of every pair with the round's model package."""
+
+    needs_package = True
+
+    def __init__(
+        self,
+        files: DicomFiles,
+        store: SiteStore,
+        *,
+        device: str = "auto",
+        maximum_excluded_share: float = 1.0,
+    ) -> None:
+        self._files = files
+        self._store = store
+        self._device = device
+        self._maximum_excluded_share = maximum_excluded_share
+
+    def collect(self, protocol: Protocol, package: ModelPackage | None) -> FrozenCohort:
+        """Pair, score what is not scored yet, join the clinical table. See `ExamSource`."""
+        if package is None:
+            raise CohortError(
+                "This round brings no model package, and DICOM exams need one.",
+                code="no_package",
+                cure="Ask the lead to launch the round with --model.",
+            )
+        # The table first: an error in it should not come after hours of scoring.
+        table = read_clinical_table(self._files.clinical_table, protocol)
+        pairing = self._files.pair(protocol)
+        queue = ScoringQueue(
+            store=self._store,
+            package_digest=package.digest,
+            profile=protocol.index_test.scoring_profile,
+            scorer=_scorer(protocol, package, self._device),
+        )
+        records = queue.run(IndexExam(pair.exam_key, pair.index_path) for pair in pairing.pairs)
+        cohort = _assemble(protocol, pairing, records, table)
+        self._check_losses(cohort)
+        return cohort
+
+    def _check_losses(self, cohort: FrozenCohort) -> None:
+        listed = cohort.flow.stages[FlowStage.LISTED]
+        analysed = cohort.flow.stages[FlowStage.ANALYSED]
+        if analysed == 0:
+            raise CohortError(
+                f"None of {listed} patients can be analysed ({_losses(cohort)}).",
+                code="empty",
+                cure="`fedcac-site cohort check PROTOCOL` says what is wrong with which exam.",
+            )
+        if not isinstance(listed, int) or not isinstance(analysed, int):
+            raise CohortError("The flow has no counts.", code="no_flow")
+        share = 1 - analysed / listed
+        if share > self._maximum_excluded_share:
+            raise CohortError(
+                f"{listed - analysed} of {listed} patients are excluded ({share:.0%}; this site "
+                f"allows {self._maximum_excluded_share:.0%}): {_losses(cohort)}.",
+                code="too_many_excluded",
+                cure="Mend the exams (`fedcac-site cohort check PROTOCOL`), or raise "
+                "maximum_excluded_share in site.yaml to confirm the loss.",
+            )
+
+
+def _losses(cohort: FrozenCohort) -> str:
+    return ", ".join(f"{reason}: {n}" for reason, n in cohort.flow.exclusions.items()) or "no exam"
+
+
+def _scorer(protocol: Protocol, package: ModelPackage, device: str) -> Scorer:
+    profile = profile_named(protocol.index_test.scoring_profile)
+    engine = InferenceEngine(package, device=device)
+
+    def score(series: Path) -> ExamScore:
+        volume = load_volume(series, protocol.image_criteria)
+        prediction = engine.predict(volume.hu, volume.spacing_mm)
+        scored = score_volume(
+            volume.hu, prediction.vessel_map, volume.spacing_mm, profile, kvp=volume.kvp
+        )
+        return ExamScore(total=scored.total, vessels=scored.vessels)
+
+    return score
+
+
+def _assemble(
+    protocol: Protocol,
+    pairing: PairingOutcome,
+    records: dict[str, ExamRecord],
+    table: ClinicalTable,
+) -> FrozenCohort:
+    exclusions = Counter(pairing.exclusions)
+    scored = []
+    for pair in pairing.pairs:
+        record = records[pair.exam_key]
+        if record.total is None:
+            exclusions[record.reason or ExclusionReason.INFERENCE_FAILED] += 1
+            continue
+        scored.append(ScoredExam(pair.exam_key, pair.patient_id, record.total, record.vessels))
+    joined = assemble_exams(scored, table)
+    exclusions.update(joined.exclusions)
+    n_paired = len(pairing.pairs)
+    n_unpaired = sum(pairing.exclusions[reason] for reason in _UNPAIRED)
+    counts = {
+        FlowStage.LISTED: n_paired + sum(pairing.exclusions.values()),
+        FlowStage.ELIGIBLE: n_paired + n_unpaired,
+        FlowStage.PAIRED: n_paired,
+        FlowStage.SCORED: len(scored),
+        FlowStage.ANALYSED: joined.exams.n,
+    }
+    return FrozenCohort(exams=joined.exams, flow=flow_of(counts, exclusions))
+
+
+def check_cohort(protocol: Protocol, files: DicomFiles) -> tuple[str, dict[str, int]]:
+    """Read every exam of the manifest without scoring it; say what is wrong and the cure.
+
+    The text names paths and is for the site's own people. The counts do not.
+
+    Raises
+    ------
+    CohortError
+        If no exam pair can be used (`cohort.empty`).
+    """
+    read_clinical_table(files.clinical_table, protocol)
+    pairing = files.pair(protocol)
+    lines = [f"{loss.path}: {loss.reason}" for loss in pairing.losses]
+    counts = Counter(pairing.exclusions)
+    n_usable = 0
+    with progress("Reading exams", len(pairing.pairs)) as advance:
+        for pair in pairing.pairs:
+            try:
+                load_volume(pair.index_path, protocol.image_criteria)
+                n_usable += 1
+            except DicomError as error:
+                counts[ExclusionReason(error.code.removeprefix("dicom."))] += 1
+                lines.append(f"{pair.index_path}: {error}")
+            advance()
+    lines.append(f"{n_usable} of {n_usable + sum(counts.values())} patients can be scored.")
+    if n_usable == 0:
+        raise CohortError(
+            "No exam pair can be used.\n" + "\n".join(lines),
+            code="empty",
+            cure="Mend or exclude the exams named above; docs/reference/codes.md explains each.",
+        )
+    return "\n".join(lines), {"usable": n_usable, **{str(r): n for r, n in counts.items()}}

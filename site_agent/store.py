@@ -1,0 +1,332 @@
+"""The site's durable state in SQLite: rounds, exam records, exchanges. It never leaves the site.
+
+Every write is a transaction, so kill -9 leaves either the old state or the new one. Scores are
+keyed by exam, package and scoring profile: a finished exam is never scored again, whichever round
+or protocol asks for it.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from fedcac.errors import IntegrityError
+from fedcac.vocabulary import ExclusionReason, Vessel
+
+__all__ = ["ExamRecord", "ExchangeState", "RoundRecord", "RoundState", "SiteStore"]
+
+_SCHEMA_VERSION = 1
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS rounds (
+    round_id TEXT PRIMARY KEY,
+    state TEXT NOT NULL,
+    offer_digest TEXT NOT NULL,
+    protocol_digest TEXT NOT NULL,
+    package_digest TEXT,
+    refusal TEXT
+);
+CREATE TABLE IF NOT EXISTS cohorts (
+    round_id TEXT PRIMARY KEY,
+    payload TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS protocols_seen (
+    protocol_id TEXT PRIMARY KEY,
+    version INTEGER NOT NULL,
+    digest TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS exams (
+    exam_key TEXT NOT NULL,
+    package_digest TEXT NOT NULL,
+    profile TEXT NOT NULL,
+    attempts INTEGER NOT NULL,
+    completions INTEGER NOT NULL,
+    reason TEXT,
+    total REAL,
+    vessels TEXT,
+    native_score REAL,
+    seconds REAL,
+    PRIMARY KEY (exam_key, package_digest, profile)
+);
+CREATE TABLE IF NOT EXISTS exchanges (
+    round_id TEXT NOT NULL,
+    exchange INTEGER NOT NULL,
+    request_digest TEXT NOT NULL,
+    state TEXT NOT NULL,
+    reply BLOB NOT NULL,
+    PRIMARY KEY (round_id, exchange)
+);
+"""
+
+
+class RoundState(StrEnum):
+    """Where a round stands at this site."""
+
+    OFFERED = "offered"
+    APPROVED = "approved"
+    REFUSED = "refused"
+    ANSWERING = "answering"
+
+
+class ExchangeState(StrEnum):
+    """Where the reply to one exchange stands."""
+
+    HELD = "held"
+    RELEASED = "released"
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """One round as the site knows it."""
+
+    round_id: str
+    state: RoundState
+    offer_digest: str
+    protocol_digest: str
+    package_digest: str | None
+    refusal: str | None
+
+
+@dataclass(frozen=True)
+class ExamRecord:
+    """The score of one index exam, or the coded reason why there is none.
+
+    `native_score` is the model's own score where its package gives one.
+    """
+
+    exam_key: str
+    attempts: int
+    completions: int
+    reason: ExclusionReason | None
+    total: float | None
+    vessels: dict[Vessel, float]
+    native_score: float | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        """Say whether the exam was scored or excluded; an interrupted attempt is neither."""
+        return self.total is not None or self.reason is not None
+
+
+class SiteStore:
+    """Open or make the site's database; `":memory:"` for in-memory rounds."""
+
+    def __init__(self, path: Path | str) -> None:
+        # A status page or a second command may read while the agent writes: WAL lets both.
+        self._connection = sqlite3.connect(path, isolation_level=None, timeout=30)
+        self._connection.execute("PRAGMA journal_mode=WAL")
+        self._connection.execute("PRAGMA synchronous=FULL")
+        version = int(self._connection.execute("PRAGMA user_version").fetchone()[0])
+        if version not in (0, _SCHEMA_VERSION):
+            self._connection.close()
+            raise IntegrityError(
+                f"The site's database has schema {version}; this release reads {_SCHEMA_VERSION}.",
+                code="schema_version",
+                cure="Run the release that wrote it.",
+            )
+        self._connection.executescript(_SCHEMA)
+        self._connection.execute(f"PRAGMA user_version={_SCHEMA_VERSION}")
+
+    def close(self) -> None:
+        """Close the database."""
+        self._connection.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._connection
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+    # rounds
+
+    def add_round(self, record: RoundRecord) -> None:
+        """Store a new round; a round that is already known stays as it is."""
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT OR IGNORE INTO rounds VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    record.round_id,
+                    record.state.value,
+                    record.offer_digest,
+                    record.protocol_digest,
+                    record.package_digest,
+                    record.refusal,
+                ),
+            )
+
+    def set_round_state(
+        self, round_id: str, state: RoundState, *, refusal: str | None = None
+    ) -> None:
+        """Move a round on."""
+        with self._transaction() as connection:
+            connection.execute(
+                "UPDATE rounds SET state = ?, refusal = ? WHERE round_id = ?",
+                (state.value, refusal, round_id),
+            )
+
+    def freeze_cohort(self, round_id: str, payload: str) -> None:
+        """Store the round's cohort; the first one stored is the round's cohort for good."""
+        with self._transaction() as connection:
+            connection.execute("INSERT OR IGNORE INTO cohorts VALUES (?, ?)", (round_id, payload))
+
+    def frozen_cohort(self, round_id: str) -> str | None:
+        """Return the round's frozen cohort, or None before it is frozen."""
+        row = self._connection.execute(
+            "SELECT payload FROM cohorts WHERE round_id = ?", (round_id,)
+        ).fetchone()
+        return None if row is None else str(row[0])
+
+    def round(self, round_id: str) -> RoundRecord | None:
+        """Return a round, or None if it is not known."""
+        found = [record for record in self.rounds() if record.round_id == round_id]
+        return found[0] if found else None
+
+    def rounds(self) -> tuple[RoundRecord, ...]:
+        """Return every round, sorted by id."""
+        rows = self._connection.execute("SELECT * FROM rounds ORDER BY round_id").fetchall()
+        return tuple(RoundRecord(row[0], RoundState(row[1]), *row[2:]) for row in rows)
+
+    def newest_protocols(self) -> dict[str, tuple[int, str]]:
+        """Return the newest version and digest seen of every protocol, for roll-back checks."""
+        rows = self._connection.execute("SELECT protocol_id, version, digest FROM protocols_seen")
+        return {protocol_id: (version, digest) for protocol_id, version, digest in rows}
+
+    def remember_protocol(self, protocol_id: str, version: int, digest: str) -> None:
+        """Note the newest version of a protocol."""
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT INTO protocols_seen VALUES (?, ?, ?) ON CONFLICT (protocol_id) DO UPDATE "
+                "SET version = excluded.version, digest = excluded.digest "
+                "WHERE excluded.version >= version",
+                (protocol_id, version, digest),
+            )
+
+    # exams
+
+    def begin_exam(self, exam_key: str, package_digest: str, profile: str) -> int:
+        """Note that an attempt at scoring begins; return how many attempts that makes."""
+        key = (exam_key, package_digest, profile)
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT INTO exams (exam_key, package_digest, profile, attempts, completions) "
+                "VALUES (?, ?, ?, 1, 0) ON CONFLICT DO UPDATE SET attempts = attempts + 1",
+                key,
+            )
+            row = connection.execute(
+                "SELECT attempts FROM exams "
+                "WHERE exam_key = ? AND package_digest = ? AND profile = ?",
+                key,
+            ).fetchone()
+        return int(row[0])
+
+    def finish_exam(
+        self,
+        exam_key: str,
+        package_digest: str,
+        profile: str,
+        *,
+        seconds: float,
+        reason: ExclusionReason | None = None,
+        total: float | None = None,
+        vessels: dict[Vessel, float] | None = None,
+        native_score: float | None = None,
+    ) -> None:
+        """Store a score or an exclusion for an exam whose attempt was begun."""
+        with self._transaction() as connection:
+            connection.execute(
+                "UPDATE exams SET completions = completions + 1, reason = ?, total = ?, "
+                "vessels = ?, native_score = ?, seconds = ? "
+                "WHERE exam_key = ? AND package_digest = ? AND profile = ?",
+                (
+                    reason.value if reason else None,
+                    total,
+                    json.dumps({vessel.value: score for vessel, score in (vessels or {}).items()}),
+                    native_score,
+                    seconds,
+                    exam_key,
+                    package_digest,
+                    profile,
+                ),
+            )
+
+    def exams(self, package_digest: str, profile: str) -> dict[str, ExamRecord]:
+        """Return every exam record of a package and scoring profile, by exam key."""
+        rows = self._connection.execute(
+            "SELECT exam_key, attempts, completions, reason, total, vessels, native_score "
+            "FROM exams WHERE package_digest = ? AND profile = ?",
+            (package_digest, profile),
+        )
+        return {
+            row[0]: ExamRecord(
+                exam_key=row[0],
+                attempts=row[1],
+                completions=row[2],
+                reason=ExclusionReason(row[3]) if row[3] else None,
+                total=row[4],
+                vessels={Vessel(name): score for name, score in json.loads(row[5] or "{}").items()},
+                native_score=row[6],
+            )
+            for row in rows
+        }
+
+    # exchanges
+
+    def add_reply(
+        self, round_id: str, exchange: int, request_digest: str, reply: bytes, state: ExchangeState
+    ) -> None:
+        """Store the reply to an exchange; the first reply stored is the only one ever sent."""
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT OR IGNORE INTO exchanges VALUES (?, ?, ?, ?, ?)",
+                (round_id, exchange, request_digest, state.value, reply),
+            )
+
+    def release_reply(self, round_id: str, exchange: int) -> bool:
+        """Mark a held reply as released; False if there is none."""
+        with self._transaction() as connection:
+            cursor = connection.execute(
+                "UPDATE exchanges SET state = ? WHERE round_id = ? AND exchange = ?",
+                (ExchangeState.RELEASED.value, round_id, exchange),
+            )
+        return cursor.rowcount == 1
+
+    def replace_held_reply(self, round_id: str, exchange: int, reply: bytes) -> None:
+        """Put another reply in the place of one that the site rejected before it left."""
+        with self._transaction() as connection:
+            connection.execute(
+                "UPDATE exchanges SET reply = ?, state = ? "
+                "WHERE round_id = ? AND exchange = ? AND state = ?",
+                (
+                    reply,
+                    ExchangeState.RELEASED.value,
+                    round_id,
+                    exchange,
+                    ExchangeState.HELD.value,
+                ),
+            )
+
+    def reply(self, round_id: str, exchange: int) -> tuple[str, ExchangeState, bytes] | None:
+        """Return (request digest, state, reply bytes) of an exchange, or None."""
+        row = self._connection.execute(
+            "SELECT request_digest, state, reply FROM exchanges "
+            "WHERE round_id = ? AND exchange = ?",
+            (round_id, exchange),
+        ).fetchone()
+        return None if row is None else (row[0], ExchangeState(row[1]), row[2])
+
+    def held(self) -> tuple[tuple[str, int], ...]:
+        """Return (round, exchange) of every reply that waits for the site's approval."""
+        rows = self._connection.execute(
+            "SELECT round_id, exchange FROM exchanges WHERE state = ? ORDER BY 1, 2",
+            (ExchangeState.HELD.value,),
+        )
+        return tuple((row[0], int(row[1])) for row in rows)
