@@ -1,1 +1,46 @@
 """DICOM to volumes in Hounsfield units, series selection and pairing."""
+
+from __future__ import annotations
+
+from fedcac.imaging.coding import reason_of
+from fedcac.imaging.header import ExamHeader, read_header
+from fedcac.imaging.kernels import is_sharp_kernel
+from fedcac.imaging.loading import PADDING_HU, build_volume, load_volume
+from fedcac.imaging.manifest import ManifestEntry, Role, read_manifest
+from fedcac.imaging.pairing import (
+    ExamLoss,
+    ExamPair,
+    ListedExam,
+    PairingOutcome,
+    exam_key,
+    pair_exams,
+    pair_manifest,
+)
+from fedcac.imaging.segmentation import VESSEL_CODES, read_vessel_map
+from fedcac.imaging.series import Series, read_series
+from fedcac.imaging.volume import Volume
+
+__all__ = [
+    "PADDING_HU",
+    "VESSEL_CODES",
+    "ExamHeader",
+    "ExamLoss",
+    "ExamPair",
+    "ListedExam",
+    "ManifestEntry",
+    "PairingOutcome",
+    "Role",
+    "Series",
+    "Volume",
+    "build_volume",
+    "exam_key",
+    "is_sharp_kernel",
+    "load_volume",
+    "pair_exams",
+    "pair_manifest",
+    "read_header",
+    "read_manifest",
+    "read_series",
+    "read_vessel_map",
+    "reason_of",
+]

@@ -1,0 +1,63 @@
+"""From any failure on a bad DICOM object to one documented exclusion reason."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from fedcac.errors import DicomError
+from fedcac.vocabulary import ExclusionReason
+
+__all__ = ["CURES", "coded", "exclusion", "reason_of"]
+
+# Both libraries quote attribute values, which can be identifiers, in their log messages.
+for _library in ("pydicom", "highdicom"):
+    logging.getLogger(_library).propagate = False
+
+CURES: dict[ExclusionReason, str] = {
+    ExclusionReason.NO_SUCH_PATH: "Correct the path, or mount the folder that holds the series.",
+    ExclusionReason.NO_DICOM: "Give the folder that holds the instances of one series.",
+    ExclusionReason.UNREADABLE_DICOM: "Fetch the series again from the archive.",
+    ExclusionReason.TRUNCATED_DICOM: "Fetch the series again: a file ends too early.",
+    ExclusionReason.CORRUPT_PIXELS: "Fetch the series again with its pixel data.",
+    ExclusionReason.MIXED_SERIES: "Put every series into a folder of its own.",
+    ExclusionReason.WRONG_MODALITY: "Choose a CT series.",
+    ExclusionReason.LOCALIZER: "Choose the axial series instead of the scout.",
+    ExclusionReason.DERIVED_IMAGE: "Choose the original axial reconstruction.",
+    ExclusionReason.CONTRAST_ENHANCED: "Choose the series without contrast agent.",
+    ExclusionReason.SHARP_KERNEL: "Choose the soft-kernel reconstruction of the acquisition.",
+    ExclusionReason.UNSUPPORTED_TRANSFER_SYNTAX: "Export the series uncompressed or lossless.",
+    ExclusionReason.MISSING_SLICE: "Fetch the series again: slices are missing.",
+    ExclusionReason.DUPLICATE_POSITION: "Export one phase or acquisition as a series of its own.",
+}
+
+
+def exclusion(reason: ExclusionReason, message: str) -> DicomError:
+    """Return the error of an exclusion; its message names no patient, identifier or path."""
+    cure = CURES.get(reason, "Choose another series of the exam, or accept the exclusion.")
+    return DicomError(message, code=reason.value, cure=cure)
+
+
+def reason_of(error: DicomError) -> ExclusionReason:
+    """Return the exclusion reason that an error of this package carries."""
+    return ExclusionReason(error.code.removeprefix(f"{DicomError.family}."))
+
+
+@contextmanager
+def coded(reason: ExclusionReason, message: str) -> Iterator[None]:
+    """Turn any exception of the body other than DicomError into an exclusion.
+
+    Warnings of the body are silenced: they quote values of the header.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        except DicomError:
+            raise
+        # A hostile or damaged file can raise anything in a parser or codec; what escaped here
+        # would stop a whole cohort. The cause stays chained for the operator's debugger.
+        except Exception as error:
+            raise exclusion(reason, f"{message} ({type(error).__name__}).") from error
