@@ -1,7 +1,7 @@
 """Which reconstruction kernels are sharp: lung and bone kernels raise noise and edges over 130 HU.
 
-Sources: the vendors' DICOM conformance statements and the kernel groups of Mackin et al., Med Phys
-2019, and of the LIDC-IDRI and Lung-PET-CT-Dx collections. A name that is not listed counts as soft.
+The lists follow the vendors' naming habits, not a normative table, and are deliberately short: a
+name that is not listed counts as soft.
 """
 
 from __future__ import annotations
