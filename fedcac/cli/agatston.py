@@ -80,4 +80,5 @@ def _read_mask(path: Path, volume: Volume) -> NDArray[np.uint8]:
             code="bad_mask",
             cure="Give a vessel map of the series' shape, superior to inferior, values 0 to 4.",
         )
-    return mask.astype(np.uint8)
+    vessel_map: NDArray[np.uint8] = mask.astype(np.uint8)
+    return vessel_map
