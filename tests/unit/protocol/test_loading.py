@@ -1,0 +1,121 @@
+"""Protocols from YAML: every fault is named with its line, its key and its cure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fedcac.cli import main
+from fedcac.errors import ProtocolError
+from fedcac.protocol.catalogue import load_protocol_or_shipped, shipped_protocols
+from fedcac.protocol.loading import load_protocol, parse_protocol
+
+TEXT = shipped_protocols()["demo-nongated"].read_text(encoding="utf-8")
+
+
+def line_of(needle: str) -> int:
+    return next(n for n, line in enumerate(TEXT.splitlines(), 1) if needle in line)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code", "at", "words"),
+    [
+        (
+            "window_days: 365",
+            "windowdays: 365",
+            "missing_key",
+            "pairing:",
+            "did you mean 'window_d",
+        ),
+        ("    per_vessel: true", "    per_vesel: true", "unknown_key", "per_vessel", "per_vessel'"),
+        ("window_days: 365", "window_days: lots", "wrong_type", "window_days", "valid integer"),
+        ("window_days: 365", "window_days: '365'", "wrong_type", "window_days", "valid integer"),
+        ("ties: efron", "ties: exact", "bad_value", "ties", "'efron' or 'breslow'"),
+        ("schema_version: 1", "schema_version: 9", "bad_value", "schema_version", "should be 1"),
+        ("convention: upper_inclusive", "convention: upper", "bad_value", "convention", "any_gt0"),
+        ("[age, sex]", "[age, weight]", "inconsistent", "schema_version", "weight"),
+        ("endpoint: mace", "endpoint: mice", "inconsistent", "schema_version", "mice"),
+        ("cut_offs: [1, 10", "cut_offs: [10, 1", "inconsistent", "categories:", "increasing"),
+        ("kind: bland_altman", "kind: kaplan", "bad_value", "kind: bland", "kaplan"),
+    ],
+)
+def test_one_fault_is_named_with_line_and_cure(
+    old: str, new: str, code: str, at: str, words: str
+) -> None:
+    assert old in TEXT
+    with pytest.raises(ProtocolError) as caught:
+        parse_protocol(TEXT.replace(old, new, 1))
+    assert caught.value.code == f"protocol.{code}"
+    assert words in str(caught.value)
+    lines = [int(part.split(":")[0]) for part in str(caught.value).split("line ")[1:]]
+    assert any(abs(line - line_of(at)) <= 1 for line in lines), (lines, line_of(at))
+
+
+def test_a_key_given_twice_is_refused() -> None:
+    with pytest.raises(ProtocolError, match="duplicate_key"):
+        parse_protocol(TEXT.replace("version: 1\n", "version: 1\nversion: 2\n", 1))
+
+
+@pytest.mark.parametrize("value", ["&a 365", "*a", "!!int 365"])
+def test_anchors_aliases_and_tags_are_refused(value: str) -> None:
+    with pytest.raises(ProtocolError, match=r"not_plain|not_yaml"):
+        parse_protocol(TEXT.replace("window_days: 365", f"window_days: {value}"))
+
+
+@pytest.mark.parametrize("text", ["", "just words", "- a\n- b\n", "a: [1, 2", "\tkey: 1"])
+def test_what_is_not_a_mapping_is_not_a_protocol(text: str) -> None:
+    with pytest.raises(ProtocolError, match="not_yaml"):
+        parse_protocol(text)
+
+
+def test_every_problem_is_listed_at_once() -> None:
+    broken = TEXT.replace("ties: efron", "ties: exact").replace(
+        "window_days: 365", "window_days: x"
+    )
+    with pytest.raises(ProtocolError, match="2 problems"):
+        parse_protocol(broken)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ProtocolError, match="not_found"):
+        load_protocol(tmp_path / "absent.yaml")
+    latin = tmp_path / "latin.yaml"
+    latin.write_bytes(b"title: caf\xe9")
+    with pytest.raises(ProtocolError, match="UTF-8"):
+        load_protocol(latin)
+    large = tmp_path / "large.yaml"
+    large.write_bytes(b"#" * 1_000_001)
+    with pytest.raises(ProtocolError, match="too_large"):
+        load_protocol(large)
+
+
+def test_the_order_of_keys_does_not_change_the_digest() -> None:
+    blocks = TEXT.split("\ncovariates:")
+    reordered = blocks[0] + "\ncovariates:" + blocks[1]
+    head, disclosure = reordered.split("\ndisclosure:")
+    moved = head.replace("\nmodality:", f"\ndisclosure:{disclosure}modality:", 1)
+    assert parse_protocol(moved).digest() == parse_protocol(TEXT).digest()
+
+
+def test_unknown_name_lists_the_shipped_ones() -> None:
+    with pytest.raises(ProtocolError, match="miller2023-ctac"):
+        load_protocol_or_shipped("miller")
+
+
+@pytest.mark.parametrize("name", sorted(shipped_protocols()))
+def test_every_shipped_protocol_is_valid_and_can_be_shown(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["protocol", "check", name]) == 0
+    assert main(["protocol", "show", name]) == 0
+    assert load_protocol_or_shipped(name).citation.doi in capsys.readouterr().out
+
+
+def test_the_command_line_ends_with_the_documented_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(TEXT.replace("ties: efron", "ties: exact"), encoding="utf-8")
+    assert main(["protocol", "check", str(path)]) == 3
+    assert "What to do" in capsys.readouterr().err
