@@ -1,0 +1,112 @@
+"""The inference engine: deterministic, bounded in memory, and never outside its rules."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fedcac.errors import UsageError
+from fedcac.models import InferenceEngine, ModelPackage
+from fedcac.models.eng2021 import EngNetwork
+
+SPACING = (3.0, 0.7, 0.7)
+
+
+def exam(shape: tuple[int, int, int] = (6, 70, 50), seed: int = 1) -> np.ndarray[Any, Any]:
+    return np.random.default_rng(seed).normal(100, 120, shape).astype(np.float32)
+
+
+def engine_of(folder: Path) -> InferenceEngine:
+    return InferenceEngine(ModelPackage.from_folder(folder), device="cpu")
+
+
+def open_threshold(folder: Path) -> ModelPackage:
+    """Return the package with a threshold that random weights pass about half of the time."""
+    package = ModelPackage.from_folder(folder)
+    with torch.inference_mode():
+        calcium, _ = package.probabilities(package.network(), torch.from_numpy(exam()[:, :64, :32]))
+    middle = float(calcium.median())
+    manifest = package.manifest.model_copy(update={"calcium_threshold": middle})
+    return ModelPackage(manifest, package.manifest_file, package.weights_file, package.golden_file)
+
+
+def test_same_exam_same_mask_and_only_where_calcium_can_be(folder: Path) -> None:
+    package = open_threshold(folder)
+    hu = exam()
+    one = InferenceEngine(package, device="cpu").predict(hu, SPACING).vessel_map
+    other = InferenceEngine(package, device="cpu").predict(hu, SPACING).vessel_map
+    assert one.shape == hu.shape
+    assert one.dtype == np.uint8
+    assert np.array_equal(one, other)
+    assert one.max() <= 4
+    assert 0 < np.count_nonzero(one) < np.count_nonzero(hu >= 130)
+    assert not np.any(one[hu < 130])
+
+
+def test_batch_size_does_not_change_the_mask(folder: Path) -> None:
+    package = open_threshold(folder)
+    large, small = (InferenceEngine(package, device="cpu") for _ in range(2))
+    small._batch = 1
+    hu = exam()
+    assert np.array_equal(
+        large.predict(hu, SPACING).vessel_map, small.predict(hu, SPACING).vessel_map
+    )
+
+
+def test_slices_without_candidates_are_not_computed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = engine_of(folder)
+    monkeypatch.setattr(engine, "_segment", lambda hu: pytest.fail("the network ran"))
+    assert not engine.predict(np.zeros((4, 40, 40), np.float32), SPACING).vessel_map.any()
+
+
+def test_out_of_memory_halves_the_batch_and_goes_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = open_threshold(folder)
+    hu = exam()
+    expected = InferenceEngine(package, device="cpu").predict(hu, SPACING).vessel_map
+    engine = InferenceEngine(package, device="cpu")
+    original, sizes = engine._segment, []
+
+    def short_of_memory(slices: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        sizes.append(len(slices))
+        if len(slices) > 1:
+            raise torch.cuda.OutOfMemoryError("simulated")
+        return original(slices)
+
+    monkeypatch.setattr(engine, "_segment", short_of_memory)
+    assert np.array_equal(engine.predict(hu, SPACING).vessel_map, expected)
+    assert sizes[:3] == [4, 2, 1]
+
+
+def test_a_gpu_that_is_not_there_is_named() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("a CUDA device is present")
+    with pytest.raises(UsageError, match="no_cuda"):
+        InferenceEngine(object(), device="cuda")  # type: ignore[arg-type]
+
+
+def test_volumes_that_make_no_sense(folder: Path) -> None:
+    engine = engine_of(folder)
+    with pytest.raises(ValueError, match="slices, rows, columns"):
+        engine.predict(np.zeros((4, 4), np.float32), SPACING)
+    with pytest.raises(ValueError, match="positive spacing"):
+        engine.predict(np.zeros((4, 4, 4), np.float32), (0.0, 1.0, 1.0))
+
+
+def test_the_full_width_network_is_se_resnext_50_with_the_papers_decoder() -> None:
+    with torch.device("meta"):
+        network = EngNetwork()
+        logits = network.eval()(torch.zeros(2, 1, 512, 512))
+    assert logits.shape == (2, 5, 512, 512)
+    encoder = sum(
+        p.numel() for name, p in network.named_parameters() if name.startswith(("stem", "stages"))
+    )
+    # SE-ResNeXt-50 (32x4d) has 27.56 M parameters, 2.05 M of them in its classifier.
+    assert encoder == pytest.approx(25.5e6, rel=0.01)
