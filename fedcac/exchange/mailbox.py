@@ -12,12 +12,12 @@ from fedcac.errors import RoundError
 
 __all__ = ["DirectoryMailbox", "Mailbox", "MemoryMailbox"]
 
-_NAME = re.compile(r"^[a-z0-9][a-z0-9._-]{0,119}$")
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,119}")
 
 
 def _check_name(name: str) -> str:
     # A name arrives over the network and becomes a path: one flat, lower-case word, no dot-dot.
-    if not _NAME.match(name) or ".." in name:
+    if not _NAME.fullmatch(name) or ".." in name:
         raise RoundError("A parcel's name is not a plain word.", code="malformed_parcel_name")
     return name
 
@@ -107,5 +107,5 @@ class DirectoryMailbox(Mailbox):
     def names(self) -> tuple[str, ...]:
         """Return the sorted names; unfinished files are not parcels."""
         return tuple(
-            sorted(entry.name for entry in self._root.iterdir() if _NAME.match(entry.name))
+            sorted(entry.name for entry in self._root.iterdir() if _NAME.fullmatch(entry.name))
         )
