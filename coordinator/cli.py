@@ -193,7 +193,12 @@ def build_parser() -> argparse.ArgumentParser:
     launch.add_argument("--model", type=Path, help="model package folder; none for scored tables")
     launch.add_argument("--site", action="append", help="a site's name; default: all enrolled")
     launch.add_argument("--minimum-sites", type=int, help="default: all sites")
-    launch.add_argument("--days", type=float, default=30.0, help="deadline in days (default 30)")
+    launch.add_argument(
+        "--days",
+        type=float,
+        default=30.0,
+        help="days to accept, and again to answer each exchange (default 30)",
+    )
     add_format(launch, _launch)
     status = round_verbs.add_parser("status", help="show one round, or all")
     status.add_argument("round_id", nargs="?")

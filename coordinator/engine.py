@@ -332,7 +332,7 @@ class RoundEngine:
         participants = self._participants(offer)
         replied = tuple(s for s in participants if self._reply(offer, exchange, s, collect=True))
         if len(replied) < len(participants):
-            if self._clock() <= record.deadline:
+            if self._clock() <= self._exchange_deadline(record, exchange):
                 return None
             if len(replied) < record.minimum_sites:
                 self._store.set_state(record.round_id, RoundState.FAILED, self._clock())
@@ -345,6 +345,15 @@ class RoundEngine:
             _TO_NOBODY,
         )
         return replied
+
+    def _exchange_deadline(self, record: RoundRecord, exchange: int) -> datetime:
+        """Every exchange gives sites as long as the offer did, counted from its request."""
+        name = parcel_name(record.round_id, "request", exchange)
+        envelope = self._store.parcel(record.round_id, Direction.SENT, name, _TO_PARTICIPANTS)
+        if envelope is None:
+            return record.deadline
+        request, _ = Request.open(envelope, self._lead_keys)
+        return request.issued_at + (record.deadline - record.started_at)
 
     def _counted(self, round_id: str, exchange: int) -> tuple[str, ...] | None:
         name = parcel_name(round_id, "closed", exchange)
