@@ -91,8 +91,13 @@ class InferenceEngine:
             is_calcium = (calcium > self._package.manifest.calcium_threshold) & (
                 slices >= self.threshold_hu
             )
-            label = (vessels.argmax(dim=1) + 1) * is_calcium
-        result: NDArray[np.uint8] = label[:, :rows, :columns].to(torch.uint8).cpu().numpy()
+            # The vessel matters in the few calcium voxels alone; an arg-max over every voxel of a
+            # slice would cost as much as the network.
+            image, row, column = is_calcium.nonzero(as_tuple=True)
+            label = torch.zeros(slices.shape, dtype=torch.uint8, device=self.device)
+            vessel = vessels[image, :, row, column].argmax(dim=1) + 1
+            label[image, row, column] = vessel.to(torch.uint8)
+        result: NDArray[np.uint8] = label[:, :rows, :columns].cpu().numpy()
         return result
 
 
