@@ -72,8 +72,14 @@ def _run(arguments: argparse.Namespace) -> Outcome:
         write_round_report(view, arguments.out, package=package.manifest)
         shutil.copytree(scratch / "sites", arguments.out / "sites", dirs_exist_ok=True)
     seconds = time.monotonic() - started
+    hint = (
+        ""
+        if policy.is_open
+        else "\nMany cells of such small hospitals are suppressed. These exams are generated, so "
+        "you may see the\nsame round without suppression: fedcac demo --policy open --out OTHER"
+    )
     return Outcome(
         f"{len(view.estimates)} estimates from {len(sites)} sites after {view.n_exchanges} "
-        f"exchanges, {seconds:.0f} s.\nRead {arguments.out}/report.html",
+        f"exchanges, {seconds:.0f} s.\nRead {arguments.out}/report.html{hint}",
         {"out": str(arguments.out), "estimates": len(view.estimates), "seconds": seconds},
     )

@@ -75,7 +75,7 @@ def _kappas(findings: Findings) -> Iterator[Figure]:
             continue
         for weights in spec.weights:
             measure = Measure(f"kappa_{weights.value}")
-            yield draw_forest(
+            yield from _drawn(
                 Forest(
                     section=f"forest_kappa:{spec.id}",
                     name=f"{spec.id}_{measure}",
@@ -94,7 +94,7 @@ def _accuracies(findings: Findings) -> Iterator[Figure]:
         for cut_off in findings.protocol.categories.cut_offs:
             for measure in _FOREST_ACCURACY:
                 term = f"{cut_off:g}"
-                yield draw_forest(
+                yield from _drawn(
                     Forest(
                         section=f"forest_accuracy:{spec.id}",
                         name=f"{spec.id}_{measure}_{term}",
@@ -124,7 +124,7 @@ def _hazards(findings: Findings) -> Iterator[Figure]:
             row for row in findings.rows(spec.id, (Measure.HAZARD_RATIO,)) if row.scope == POOLED
         ]
         if isinstance(spec, CoxSpec) and rows:
-            yield draw_forest(
+            yield from _drawn(
                 Forest(
                     section=f"forest_cox:{spec.id}",
                     name=f"{spec.id}_hazard_ratio",
@@ -135,6 +135,12 @@ def _hazards(findings: Findings) -> Iterator[Figure]:
                     reference=1.0,
                 )
             )
+
+
+def _drawn(forest: Forest) -> Iterator[Figure]:
+    # A plot of nothing but suppressed rows repeats the table and shows an axis of no meaning.
+    if any(row.estimate is not None for row in forest.rows):
+        yield draw_forest(forest)
 
 
 def _rows(
