@@ -81,7 +81,7 @@ def _run(arguments: argparse.Namespace) -> Outcome:
             )
             for name, path in tables.items()
         ]
-        say(f"{len(sites)} sites, {len(protocol.analyses)} analyses, policy {policy.profile}")
+        say(f"Sites: {len(sites)}; analyses: {len(protocol.analyses)}; policy: {policy.profile}")
         view = run_round(protocol, sites, policy, SigningKey.generate())
         write_round_report(view, arguments.out, package=None)
         shutil.copytree(Path(scratch) / "sites", arguments.out / "sites", dirs_exist_ok=True)

@@ -66,12 +66,17 @@ class InferenceEngine:
             raise ValueError("hu must be (slices, rows, columns) with positive spacing")
         started = time.monotonic()
         vessel_map = np.zeros(hu.shape, dtype=np.uint8)
+        rows, columns = (
+            self._window(hu.shape[1], spacing_mm[1]),
+            self._window(hu.shape[2], spacing_mm[2]),
+        )
+        hu, inside = hu[:, rows, columns], vessel_map[:, rows, columns]
         candidates = np.flatnonzero(np.any(hu >= self.threshold_hu, axis=(1, 2)))
         position = 0
         while position < candidates.size:
             indices = candidates[position : position + self._batch]
             try:
-                vessel_map[indices] = self._segment(hu[indices])
+                inside[indices] = self._segment(hu[indices])
             except torch.cuda.OutOfMemoryError:
                 if self._batch == 1:
                     raise
@@ -80,6 +85,16 @@ class InferenceEngine:
                 continue
             position += indices.size
         return Prediction(vessel_map=vessel_map, seconds=time.monotonic() - started)
+
+    def _window(self, size: int, pixel_mm: float) -> slice:
+        """Return the middle of an axis that the package's field of view covers."""
+        field_mm = self._package.manifest.input.field_of_view_mm
+        if field_mm is None or size * pixel_mm <= field_mm:
+            return slice(0, size)
+        # Whole strides, so that nothing is padded.
+        width = max(_STRIDE, int(field_mm / pixel_mm) // _STRIDE * _STRIDE)
+        start = (size - width) // 2
+        return slice(start, start + width)
 
     def _segment(self, hu: NDArray[np.float32]) -> NDArray[np.uint8]:
         rows, columns = hu.shape[1:]

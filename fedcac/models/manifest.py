@@ -30,11 +30,16 @@ class TensorSpec(_Part):
 
 
 class InputSpec(_Part):
-    """How Hounsfield units become network input: (clip(hu) - centre_hu) / scale_hu."""
+    """How Hounsfield units become network input: (clip(hu) - centre_hu) / scale_hu.
+
+    A network trained on cardiac reconstructions knows nothing of a whole chest: of slices wider
+    than `field_of_view_mm` only the middle is looked at. None looks at all of every slice.
+    """
 
     clip_hu: tuple[float, float]
     centre_hu: float
     scale_hu: Annotated[float, Field(gt=0)]
+    field_of_view_mm: Annotated[float, Field(ge=32)] | None = None
 
 
 class Measurement(_Part):

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from fedcac.phantom.cohort import write_cohort
 from fedcac.phantom.grid import GATED, NON_GATED, Grid, PhantomExam, PhantomPair
-from fedcac.phantom.hybrid import chest_ct_folder, generate_hybrid_pair
+from fedcac.phantom.hybrid import (
+    chest_ct_folder,
+    chest_ct_without_calcium,
+    generate_hybrid_pair,
+)
 from fedcac.phantom.pairs import generate_pair
 
 __all__ = [
@@ -14,6 +18,7 @@ __all__ = [
     "PhantomExam",
     "PhantomPair",
     "chest_ct_folder",
+    "chest_ct_without_calcium",
     "generate_hybrid_pair",
     "generate_pair",
     "write_cohort",

@@ -110,3 +110,19 @@ def test_the_full_width_network_is_se_resnext_50_with_the_papers_decoder() -> No
     )
     # SE-ResNeXt-50 (32x4d) has 27.56 M parameters, 2.05 M of them in its classifier.
     assert encoder == pytest.approx(25.5e6, rel=0.01)
+
+
+def test_only_the_middle_of_a_wide_slice_is_looked_at(folder: Path) -> None:
+    package = open_threshold(folder)
+    spec = package.manifest.input.model_copy(update={"field_of_view_mm": 96.0})
+    manifest = package.manifest.model_copy(update={"input": spec})
+    narrow = ModelPackage(
+        manifest, package.manifest_file, package.weights_file, package.golden_file
+    )
+    hu = exam((2, 160, 70))
+    mask = InferenceEngine(narrow, device="cpu").predict(hu, (3.0, 1.0, 1.0)).vessel_map
+    assert mask[:, 32:128].any()
+    assert not mask[:, :32].any()
+    assert not mask[:, 128:].any()
+    middle = InferenceEngine(package, device="cpu").predict(hu[:, 32:128], (3.0, 1.0, 1.0))
+    assert np.array_equal(mask[:, 32:128], middle.vessel_map)

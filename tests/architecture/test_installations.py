@@ -1,0 +1,85 @@
+"""What each installation needs: a statistician neither torch nor pydicom; a wheel everything."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+BLOCKED = ("torch", "monai", "pydicom", "highdicom", "safetensors")
+
+PROGRAM = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {blocked!r}:
+            raise ImportError("not installed here: " + name)
+sys.meta_path.insert(0, Blocker())
+from fedcac.cli import main
+sys.exit(main({arguments!r}))
+"""
+
+
+def test_analyze_needs_neither_torch_nor_pydicom(
+    tmp_path: Path,
+    eng_matrices: dict[str, list[list[int]]],
+    write_matrix_table: Callable[[Path, list[list[int]]], Path],
+) -> None:
+    table = write_matrix_table(tmp_path / "t.csv", eng_matrices["site4"])
+    out = tmp_path / "out"
+    arguments = ["analyze", "eng2021-nongated", "--site", f"a={table}", "--out", str(out)]
+    program = PROGRAM.format(blocked=BLOCKED, arguments=arguments)
+    finished = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert (out / "report.html").exists()
+
+
+def test_coordinator_commands_load_without_them() -> None:
+    program = PROGRAM.format(blocked=BLOCKED, arguments=["--version"]).replace(
+        "from fedcac.cli import main", "from coordinator.__main__ import main"
+    )
+    program = program.replace("sys.exit(main(['--version']))", "sys.exit(main([]) - 2)")
+    finished = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 0, finished.stderr
+
+
+def test_the_wheel_carries_protocols_policies_and_the_demonstration(tmp_path: Path) -> None:
+    finished = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--quiet",
+            "--no-deps",
+            "--no-build-isolation",
+            "--wheel-dir",
+            str(tmp_path),
+            str(ROOT),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    wheel = next(tmp_path.glob("*.whl"))
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    for name in (
+        "fedcac/protocols/demo-nongated.yaml",
+        "fedcac/disclosure/policies/research.yaml",
+        "fedcac/models/packages/eng2021-demo/weights.safetensors",
+        "fedcac/phantom/data/ATTRIBUTION.md",
+        "fedcac/report/templates/report.html.j2",
+        "site_agent/agent.py",
+        "coordinator/engine.py",
+    ):
+        assert name in names
+    assert not any(name.startswith("tests/") for name in names)
