@@ -11,17 +11,16 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
 
+from coordinator.intake import TO_NOBODY, TO_PARTICIPANTS, Intake
 from coordinator.store import CoordinatorStore, Direction, RoundRecord, RoundState
 from fedcac.aggregate import Aggregate, FlowCounts, parse_aggregate
 from fedcac.canonical import canonical_bytes, sha256_hex
-from fedcac.errors import FedcacError, GateError, RoundError, UsageError
+from fedcac.errors import GateError, RoundError, UsageError
 from fedcac.exchange import (
     Acceptance,
     Answer,
     Courier,
-    Message,
     Offer,
     Query,
     Reply,
@@ -31,19 +30,13 @@ from fedcac.exchange import (
 )
 from fedcac.protocol import Protocol
 from fedcac.protocol.signing import open_protocol, seal_protocol
-from fedcac.signing import SigningKey, TrustedKeys, trusted
+from fedcac.signing import SigningKey, trusted
 from fedcac.statistics import Estimate, PoolingSession, SiteAnswers
 from fedcac.vocabulary import RefusalCode, SiteName
 
 __all__ = ["LaunchPlan", "RoundEngine", "RoundView", "SiteView"]
 
 _REQUEST_LIFETIME = timedelta(days=30)
-
-# Not site names (those begin with a letter or digit): who else a stored parcel is for.
-_TO_PARTICIPANTS = "*participants"
-_TO_NOBODY = "*nobody"
-
-M = TypeVar("M", bound=Message)
 
 
 @dataclass(frozen=True)
@@ -116,6 +109,7 @@ class RoundEngine:
     ) -> None:
         self._store = store
         self._courier = courier
+        self._intake = Intake(store, courier)
         self._key = key
         self._lead_keys = trusted([key.public])
         self._clock = clock
@@ -240,43 +234,8 @@ class RoundEngine:
             self._store.set_state(record.round_id, RoundState.FAILED, self._clock())
 
     def _acceptance(self, offer: Offer, site: str, *, collect: bool = True) -> Acceptance | None:
-        offer_digest = sha256_hex(self._sent(offer.round_id, "offer"))
-
-        def opened(payload: bytes) -> Acceptance | None:
-            acceptance, _ = Acceptance.open(payload, self._keys_of(site))
-            address = (acceptance.round_id, acceptance.site, acceptance.offer_digest)
-            return acceptance if address == (offer.round_id, site, offer_digest) else None
-
-        name = parcel_name(offer.round_id, "acceptance")
-        return self._received(offer.round_id, site, name, opened, collect=collect)
-
-    def _received(
-        self,
-        round_id: str,
-        site: str,
-        name: str,
-        opened: Callable[[bytes], M | None],
-        *,
-        collect: bool,
-    ) -> M | None:
-        stored = self._store.parcel(round_id, Direction.RECEIVED, name, site)
-        if stored is not None:
-            return opened(stored)
-        arrived = self._courier.collect(SiteName(site), name) if collect else None
-        if arrived is None:
-            return None
-        try:
-            message = opened(arrived)
-        except FedcacError:
-            # Not stored: whoever tampered with the way must not be able to end a site's part in
-            # the round; the genuine parcel may still come.
-            return None
-        if message is not None:
-            self._store.add_parcel(round_id, Direction.RECEIVED, name, arrived, site)
-        return message
-
-    def _keys_of(self, site: str) -> TrustedKeys:
-        return trusted([self._store.sites()[site].key])
+        digest = sha256_hex(self._sent(offer.round_id, "offer"))
+        return self._intake.acceptance(offer, digest, site, collect=collect)
 
     # exchanges
 
@@ -305,7 +264,7 @@ class RoundEngine:
 
     def _send_request(self, offer: Offer, exchange: int, queries: dict[str, Query]) -> None:
         name = parcel_name(offer.round_id, "request", exchange)
-        envelope = self._store.parcel(offer.round_id, Direction.SENT, name, _TO_PARTICIPANTS)
+        envelope = self._store.parcel(offer.round_id, Direction.SENT, name, TO_PARTICIPANTS)
         if envelope is None:
             now = self._clock()
             envelope = Request(
@@ -316,7 +275,7 @@ class RoundEngine:
                 expires_at=now + _REQUEST_LIFETIME,
                 queries=queries,
             ).seal(self._key)
-            self._store.add_parcel(offer.round_id, Direction.SENT, name, envelope, _TO_PARTICIPANTS)
+            self._store.add_parcel(offer.round_id, Direction.SENT, name, envelope, TO_PARTICIPANTS)
         for site in self._participants(offer):
             self._courier.send(SiteName(site), name, envelope)
 
@@ -330,7 +289,9 @@ class RoundEngine:
         Which replies count is stored: one that comes later must not change what was already asked.
         """
         participants = self._participants(offer)
-        replied = tuple(s for s in participants if self._reply(offer, exchange, s, collect=True))
+        replied = tuple(
+            s for s in participants if self._intake.reply(offer, exchange, s, collect=True)
+        )
         if len(replied) < len(participants):
             if self._clock() <= self._exchange_deadline(record, exchange):
                 return None
@@ -342,14 +303,14 @@ class RoundEngine:
             Direction.SENT,
             parcel_name(record.round_id, "closed", exchange),
             canonical_bytes(list(replied)),
-            _TO_NOBODY,
+            TO_NOBODY,
         )
         return replied
 
     def _exchange_deadline(self, record: RoundRecord, exchange: int) -> datetime:
         """Every exchange gives sites as long as the offer did, counted from its request."""
         name = parcel_name(record.round_id, "request", exchange)
-        envelope = self._store.parcel(record.round_id, Direction.SENT, name, _TO_PARTICIPANTS)
+        envelope = self._store.parcel(record.round_id, Direction.SENT, name, TO_PARTICIPANTS)
         if envelope is None:
             return record.deadline
         request, _ = Request.open(envelope, self._lead_keys)
@@ -357,30 +318,13 @@ class RoundEngine:
 
     def _counted(self, round_id: str, exchange: int) -> tuple[str, ...] | None:
         name = parcel_name(round_id, "closed", exchange)
-        payload = self._store.parcel(round_id, Direction.SENT, name, _TO_NOBODY)
+        payload = self._store.parcel(round_id, Direction.SENT, name, TO_NOBODY)
         return None if payload is None else tuple(json.loads(payload))
-
-    def _reply(
-        self, offer: Offer, exchange: int, site: str, *, collect: bool = False
-    ) -> Reply | None:
-        request_name = parcel_name(offer.round_id, "request", exchange)
-        request = self._store.parcel(offer.round_id, Direction.SENT, request_name, _TO_PARTICIPANTS)
-        if request is None:
-            return None
-        expected = (offer.round_id, site, exchange, sha256_hex(request))
-
-        def opened(payload: bytes) -> Reply | None:
-            reply, _ = Reply.open(payload, self._keys_of(site))
-            given = (reply.round_id, reply.site, reply.exchange, reply.request_digest)
-            return reply if given == expected else None
-
-        name = parcel_name(offer.round_id, "reply", exchange)
-        return self._received(offer.round_id, site, name, opened, collect=collect)
 
     def _answers(self, offer: Offer, exchange: int, counted: Sequence[str]) -> SiteAnswers:
         answers: dict[SiteName, dict[str, Aggregate | RefusalCode]] = {}
         for site in counted:
-            reply = self._reply(offer, exchange, site)
+            reply = self._intake.reply(offer, exchange, site)
             if reply is not None:
                 answers[SiteName(site)] = {
                     analysis: _typed(answer) for analysis, answer in reply.answers.items()
@@ -389,7 +333,7 @@ class RoundEngine:
 
     def _site_view(self, offer: Offer, site: str, n_exchanges: int) -> SiteView:
         acceptance = self._acceptance(offer, site, collect=False)
-        replies = [self._reply(offer, number, site) for number in range(1, n_exchanges + 1)]
+        replies = [self._intake.reply(offer, number, site) for number in range(1, n_exchanges + 1)]
         names = [parcel_name(offer.round_id, "acceptance")] + [
             parcel_name(offer.round_id, "reply", number) for number in range(1, n_exchanges + 1)
         ]

@@ -14,6 +14,9 @@ from typing import Any
 
 import pytest
 
+# Registered aggregate types of every shape, for the tests of the gate and the attacks on it.
+pytest_plugins = ("gate_fixtures",)
+
 Matrix = list[list[int]]
 
 # One score inside each risk category of 0 | 1-10 | 11-100 | 101-400 | >400.

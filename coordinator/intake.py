@@ -1,0 +1,92 @@
+"""What sites sent, verified once: acceptances and replies as typed messages.
+
+A parcel is opened with the key enrolled for the site whose outbox it came from, and must name that
+site, this round and what it answers. Only what passes is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from coordinator.store import CoordinatorStore, Direction
+from fedcac.canonical import sha256_hex
+from fedcac.errors import FedcacError
+from fedcac.exchange import Acceptance, Courier, Message, Offer, Reply, parcel_name
+from fedcac.signing import TrustedKeys, trusted
+from fedcac.vocabulary import SiteName
+
+__all__ = ["TO_NOBODY", "TO_PARTICIPANTS", "Intake"]
+
+# Not site names (those begin with a letter or digit): who else a stored parcel is for.
+TO_PARTICIPANTS = "*participants"
+TO_NOBODY = "*nobody"
+
+M = TypeVar("M", bound=Message)
+
+
+class Intake:
+    """Collects and verifies the parcels of enrolled sites."""
+
+    def __init__(self, store: CoordinatorStore, courier: Courier) -> None:
+        self._store = store
+        self._courier = courier
+
+    def acceptance(
+        self, offer: Offer, offer_digest: str, site: str, *, collect: bool = True
+    ) -> Acceptance | None:
+        """Return a site's word on an offer, or None while there is none that holds."""
+
+        def opened(payload: bytes) -> Acceptance | None:
+            acceptance, _ = Acceptance.open(payload, self._keys_of(site))
+            address = (acceptance.round_id, acceptance.site, acceptance.offer_digest)
+            return acceptance if address == (offer.round_id, site, offer_digest) else None
+
+        name = parcel_name(offer.round_id, "acceptance")
+        return self._received(offer.round_id, site, name, opened, collect=collect)
+
+    def reply(
+        self, offer: Offer, exchange: int, site: str, *, collect: bool = False
+    ) -> Reply | None:
+        """Return a site's reply to an exchange that was asked, or None while none holds."""
+        request_name = parcel_name(offer.round_id, "request", exchange)
+        request = self._store.parcel(offer.round_id, Direction.SENT, request_name, TO_PARTICIPANTS)
+        if request is None:
+            return None
+        expected = (offer.round_id, site, exchange, sha256_hex(request))
+
+        def opened(payload: bytes) -> Reply | None:
+            reply, _ = Reply.open(payload, self._keys_of(site))
+            given = (reply.round_id, reply.site, reply.exchange, reply.request_digest)
+            return reply if given == expected else None
+
+        name = parcel_name(offer.round_id, "reply", exchange)
+        return self._received(offer.round_id, site, name, opened, collect=collect)
+
+    def _received(
+        self,
+        round_id: str,
+        site: str,
+        name: str,
+        opened: Callable[[bytes], M | None],
+        *,
+        collect: bool,
+    ) -> M | None:
+        stored = self._store.parcel(round_id, Direction.RECEIVED, name, site)
+        if stored is not None:
+            return opened(stored)
+        arrived = self._courier.collect(SiteName(site), name) if collect else None
+        if arrived is None:
+            return None
+        try:
+            message = opened(arrived)
+        except FedcacError:
+            # Not stored: whoever tampered with the way must not be able to end a site's part in
+            # the round; the genuine parcel may still come.
+            return None
+        if message is not None:
+            self._store.add_parcel(round_id, Direction.RECEIVED, name, arrived, site)
+        return message
+
+    def _keys_of(self, site: str) -> TrustedKeys:
+        return trusted([self._store.sites()[site].key])
