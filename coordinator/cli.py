@@ -155,14 +155,15 @@ def _wait_for(engine: RoundEngine, round_id: str, end: float, interval: float) -
 
 def _report(arguments: argparse.Namespace) -> Outcome:
     with _opened(arguments) as (folder, store):
-        view = folder.engine(store).view(arguments.round_id)
+        engine = folder.engine(store)
+        view = engine.view(arguments.round_id)
         if view.record.state is not RoundState.POOLED:
             raise UsageError(
                 f"Round {arguments.round_id} is {view.record.state.value}, not pooled.",
                 code="round_not_pooled",
                 cure="Wait for it with `fedcac-coordinator round wait`.",
             )
-        write_round_report(view, arguments.out, package=None)
+        write_round_report(view, arguments.out, engine.package_manifest(arguments.round_id))
     return Outcome(f"Report written to {arguments.out}/report.html", {"out": str(arguments.out)})
 
 

@@ -28,9 +28,10 @@ from fedcac.exchange import (
     package_parcels,
     parcel_name,
 )
+from fedcac.models.manifest import MANIFEST_FILE, PAYLOAD_TYPE, PackageManifest
 from fedcac.protocol import Protocol
 from fedcac.protocol.signing import open_protocol, seal_protocol
-from fedcac.signing import SigningKey, trusted
+from fedcac.signing import SigningKey, open_envelope, trusted
 from fedcac.statistics import Estimate, PoolingSession, SiteAnswers
 from fedcac.vocabulary import RefusalCode, SiteName
 
@@ -177,6 +178,15 @@ class RoundEngine:
             n_exchanges=n_exchanges,
             is_finished=record.state in (RoundState.POOLED, RoundState.FAILED),
         )
+
+    def package_manifest(self, round_id: str) -> PackageManifest | None:
+        """Return the manifest of the round's model package, or None where it has none."""
+        name = package_parcels(round_id, [MANIFEST_FILE])[MANIFEST_FILE]
+        envelope = self._store.parcel(round_id, Direction.SENT, name)
+        if envelope is None:
+            return None
+        payload, _ = open_envelope(envelope, PAYLOAD_TYPE, self._lead_keys)
+        return PackageManifest.model_validate_json(payload)
 
     # launching
 

@@ -1,17 +1,24 @@
-"""Model packages, the registry of architectures and the inference engine."""
+"""Model packages, the registry of architectures and the inference engine.
+
+Names are loaded at first use: a coordinator reads manifests and has no torch.
+"""
 
 from __future__ import annotations
 
-from fedcac.models.inference import InferenceEngine, Prediction
-from fedcac.models.manifest import ModelCard, PackageManifest
-from fedcac.models.package import (
-    ModelPackage,
-    demonstration_package,
-    demonstration_package_folder,
-    open_package,
-    seal_package,
-)
-from fedcac.models.registry import build_network, families
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fedcac.models.inference import InferenceEngine, Prediction
+    from fedcac.models.manifest import ModelCard, PackageManifest
+    from fedcac.models.package import (
+        ModelPackage,
+        demonstration_package,
+        demonstration_package_folder,
+        open_package,
+        seal_package,
+    )
+    from fedcac.models.registry import build_network, families
 
 __all__ = [
     "InferenceEngine",
@@ -26,3 +33,23 @@ __all__ = [
     "open_package",
     "seal_package",
 ]
+
+_MODULES = {
+    "inference": ("InferenceEngine", "Prediction"),
+    "manifest": ("ModelCard", "PackageManifest"),
+    "package": (
+        "ModelPackage",
+        "demonstration_package",
+        "demonstration_package_folder",
+        "open_package",
+        "seal_package",
+    ),
+    "registry": ("build_network", "families"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"fedcac.models.{module}"), name)
+    raise AttributeError(f"module 'fedcac.models' has no attribute '{name}'")

@@ -8,7 +8,17 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from fedcac.canonical import Digest, canonical_bytes, digest_of
 
-__all__ = ["GOLDEN_FILE", "MANIFEST_FILE", "WEIGHTS_FILE", "ModelCard", "PackageManifest"]
+__all__ = [
+    "GOLDEN_FILE",
+    "MANIFEST_FILE",
+    "PAYLOAD_TYPE",
+    "WEIGHTS_FILE",
+    "ModelCard",
+    "PackageManifest",
+]
+
+PAYLOAD_TYPE = "application/vnd.fedcac.package-manifest+json"
+"""DSSE payload type of a signed manifest."""
 
 MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILE = "weights.safetensors"

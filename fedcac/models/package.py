@@ -17,20 +17,23 @@ from torch import nn
 
 from fedcac.canonical import Digest, sha256_hex
 from fedcac.errors import PackageError
-from fedcac.models.manifest import GOLDEN_FILE, MANIFEST_FILE, WEIGHTS_FILE, PackageManifest
+from fedcac.models.manifest import (
+    GOLDEN_FILE,
+    MANIFEST_FILE,
+    PAYLOAD_TYPE,
+    WEIGHTS_FILE,
+    PackageManifest,
+)
 from fedcac.models.registry import build_network
 from fedcac.signing import SigningKey, TrustedKeys, open_envelope, seal
 
 __all__ = [
-    "PAYLOAD_TYPE",
     "ModelPackage",
     "demonstration_package",
     "demonstration_package_folder",
     "open_package",
     "seal_package",
 ]
-
-PAYLOAD_TYPE = "application/vnd.fedcac.package-manifest+json"
 
 _FILES = (MANIFEST_FILE, WEIGHTS_FILE, GOLDEN_FILE)
 _MAXIMUM_BYTES = 2 * 1024**3

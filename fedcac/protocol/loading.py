@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,9 +22,15 @@ __all__ = ["Problem", "load_protocol", "parse_protocol"]
 _MAXIMUM_BYTES = 1_000_000
 _Location = tuple[str | int, ...]
 
+# The one way to write a number. YAML 1.1 also reads 010 as 8, 1:30 as 90 and 1_0 as 10, which a
+# reviewer of a signed plan would not. Longer integers are no quantity of a protocol.
+_INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,15})")
+_DECIMAL = re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+][0-9]+)?")
+
 _CODES = {
     "extra_forbidden": "unknown_key",
     "missing": "missing_key",
+    "inconsistent": "inconsistent",
     "value_error": "inconsistent",
 }
 
@@ -81,6 +88,12 @@ def parse_protocol(text: str, source: str = "protocol") -> Protocol:
             code="not_yaml",
             cure="Mind indentation, colons and quotes near that line.",
         ) from error
+    except RecursionError as error:
+        raise ProtocolError(
+            f"{source} is nested far deeper than a protocol.",
+            code="not_yaml",
+            cure="Start from a shipped protocol: `fedcac protocol show`.",
+        ) from error
     if not isinstance(node, yaml.MappingNode):
         raise ProtocolError(
             f"{source} is empty or not a mapping of keys.",
@@ -89,8 +102,8 @@ def parse_protocol(text: str, source: str = "protocol") -> Protocol:
         )
     lines: dict[_Location, int] = {}
     problems = [*_structural_problems(text), *_duplicate_keys(node)]
-    document = _plain(node, (), lines) if not problems else None
-    if document is not None:
+    document = _plain(node, (), lines, problems) if not problems else None
+    if not problems:
         try:
             return Protocol.model_validate_json(canonical_bytes(document))
         except ValidationError as error:
@@ -124,6 +137,9 @@ def _duplicate_keys(node: yaml.Node) -> Iterator[Problem]:
         seen: dict[str, int] = {}
         for key, value in node.value:
             line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                yield Problem(line, "key", "not_plain", "a key is not a word", "write a word")
+                continue
             if key.value in seen:
                 yield Problem(
                     line,
@@ -136,28 +152,71 @@ def _duplicate_keys(node: yaml.Node) -> Iterator[Problem]:
             yield from _duplicate_keys(value)
 
 
-def _plain(node: yaml.Node, location: _Location, lines: dict[_Location, int]) -> Any:
+def _plain(
+    node: yaml.Node, location: _Location, lines: dict[_Location, int], problems: list[Problem]
+) -> Any:
     lines[location] = node.start_mark.line + 1
     if isinstance(node, yaml.MappingNode):
         document = {}
         for key, value in node.value:
             inner = (*location, str(key.value))
-            document[str(key.value)] = _plain(value, inner, lines)
+            document[str(key.value)] = _plain(value, inner, lines, problems)
             lines[inner] = key.start_mark.line + 1
+            _require_text(str(key.value), lines[inner], inner, problems)
         return document
     if isinstance(node, yaml.SequenceNode):
-        return [_plain(item, (*location, index), lines) for index, item in enumerate(node.value)]
-    value = yaml.SafeLoader("").construct_object(node)
+        return [
+            _plain(item, (*location, index), lines, problems)
+            for index, item in enumerate(node.value)
+        ]
+    return _scalar(node, location, problems)
+
+
+def _scalar(
+    node: yaml.Node, location: _Location, problems: list[Problem]
+) -> str | int | float | bool | None:
+    text = str(node.value)
+    kind = node.tag.rpartition(":")[2]
+    if kind == "null":
+        return None
+    if kind == "bool":
+        return text.lower() in ("yes", "true", "on")
+    if kind == "int" and _INTEGER.fullmatch(text):
+        return int(text)
+    if kind == "float" and _DECIMAL.fullmatch(text) and math.isfinite(float(text)):
+        return float(text)
+    line = node.start_mark.line + 1
+    if kind in ("int", "float"):
+        message = "not a finite number in plain decimal form"
+        cure = "write digits and a decimal point, or quote it if it is text"
+        problems.append(Problem(line, _path_of(location), "bad_value", message, cure))
+        return None
+    _require_text(text, line, location, problems)
     # YAML 1.1 reads 2020-01-01 as a date; a protocol has no such type.
-    return value if isinstance(value, str | int | float | bool | None) else str(node.value)
+    return text
+
+
+def _require_text(text: str, line: int, location: _Location, problems: list[Problem]) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        # The escaped path keeps the message itself printable.
+        path = _path_of(location).encode("ascii", "backslashreplace").decode("ascii")
+        message = "half of a surrogate pair is no character"
+        problems.append(Problem(line, path, "bad_value", message, "write the character itself"))
+
+
+def _path_of(location: _Location) -> str:
+    return ".".join(str(part) for part in location) or "the protocol"
 
 
 def _problem_of(detail: Any, lines: dict[_Location, int], document: Any) -> Problem:
-    location = _without_union_tags(tuple(detail["loc"]), document)
+    stated: _Location = tuple(detail.get("ctx", {}).get("at", ()))
+    location = stated or _without_union_tags(tuple(detail["loc"]), document)
     known = location
     while known and known not in lines:
         known = known[:-1]
-    path = ".".join(str(part) for part in location) or "the protocol"
+    path = _path_of(location)
     code = _CODES.get(detail["type"], "bad_value")
     if detail["type"].endswith("_type"):
         code = "wrong_type"

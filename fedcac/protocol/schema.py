@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections import Counter
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from fedcac.canonical import Digest, digest_of
-from fedcac.protocol.analyses import AnalysisSpec, CoxSpec, Identifier
+from fedcac.protocol.analyses import AgreementSpec, AnalysisSpec, CoxSpec, Identifier
 from fedcac.protocol.categories import CategoryScheme
-from fedcac.vocabulary import IndexTest, Modality, ReferenceKind
+from fedcac.vocabulary import IndexTest, Modality, ReferenceKind, Vessel
 
 __all__ = [
     "Citation",
@@ -25,6 +28,22 @@ __all__ = [
 ]
 
 Sentence = Annotated[str, Field(min_length=3, max_length=600)]
+
+
+_SCORE_COLUMNS = frozenset(
+    f"{side}_{what}"
+    for side in ("index", "reference")
+    for what in ("score", *(vessel.value for vessel in Vessel))
+)
+
+
+def _inconsistent(message: str, *at: str | int) -> PydanticCustomError:
+    """Return the error of a plan that contradicts itself; `at` is the key to look at."""
+    return PydanticCustomError("inconsistent", "{message}", {"message": message, "at": at})
+
+
+def _repeated(names: Iterable[str]) -> str:
+    return ", ".join(sorted(name for name, count in Counter(names).items() if count > 1))
 
 
 class _Part(BaseModel):
@@ -98,6 +117,9 @@ class Covariate(_Part):
             raise ValueError(
                 "levels (two or more) belong to a categorical covariate, and only there"
             )
+        # A table's words are matched without regard to case.
+        if repeated := _repeated(level.lower() for level in self.levels):
+            raise ValueError(f"level used twice: {repeated}")
         if self.minimum is not None and self.maximum is not None and self.minimum >= self.maximum:
             raise ValueError("minimum must be below maximum")
         return self
@@ -142,39 +164,78 @@ class Protocol(_Part):
     analyses: Annotated[tuple[AnalysisSpec, ...], Field(min_length=1)]
     disclosure: DisclosureMinimum = DisclosureMinimum()
 
+    @field_validator("schema_version", mode="before")
+    @classmethod
+    def _is_an_integer(cls, value: Any) -> Any:
+        # `true` and `1.0` equal 1, and would pass for it.
+        if type(value) is not int:
+            raise PydanticCustomError("int_type", "Input should be a valid integer")
+        return value
+
     @model_validator(mode="after")
     def _check_references(self) -> Self:
-        for what, names in (
-            ("analysis id", [analysis.id for analysis in self.analyses]),
-            ("covariate", [covariate.name for covariate in self.covariates]),
-            ("endpoint", [endpoint.name for endpoint in self.endpoints]),
-        ):
-            repeated = sorted({name for name in names if names.count(name) > 1})
-            if repeated:
-                raise ValueError(f"{what} used twice: {', '.join(repeated)}")
-        covariates = {covariate.name for covariate in self.covariates}
-        endpoints = {endpoint.name for endpoint in self.endpoints}
-        for analysis in self.analyses:
-            if not isinstance(analysis, CoxSpec):
-                continue
-            unknown = sorted(set(analysis.covariates) - covariates)
-            if unknown:
-                raise ValueError(
-                    f"analysis '{analysis.id}' names covariates that the protocol does not "
-                    f"declare: {', '.join(unknown)}"
-                )
-            if analysis.endpoint not in endpoints:
-                raise ValueError(
-                    f"analysis '{analysis.id}' names endpoint '{analysis.endpoint}', "
-                    "which the protocol does not declare"
-                )
-            if not analysis.covariates and analysis.risk_category == "none":
-                raise ValueError(f"analysis '{analysis.id}' has nothing to estimate")
+        self._check_names()
+        self._check_columns()
+        for index, analysis in enumerate(self.analyses):
+            if isinstance(analysis, CoxSpec):
+                self._check_cox(index, analysis)
+            elif isinstance(analysis, AgreementSpec):
+                if repeated := _repeated(analysis.weights):
+                    raise _inconsistent(f"used twice: {repeated}", "analyses", index, "weights")
         if self.reference.modality is not self.modality and self.pairing is None:
-            raise ValueError(
-                "index and reference are read on different exams: declare pairing.window_days"
+            raise _inconsistent(
+                "index and reference are read on different exams: declare pairing.window_days",
+                "reference",
             )
         return self
+
+    def _check_names(self) -> None:
+        for what, section, names in (
+            ("analysis id", "analyses", [analysis.id for analysis in self.analyses]),
+            ("covariate", "covariates", [covariate.name for covariate in self.covariates]),
+            ("endpoint", "endpoints", [endpoint.name for endpoint in self.endpoints]),
+        ):
+            if repeated := _repeated(names):
+                raise _inconsistent(f"{what} used twice: {repeated}", section)
+
+    def _check_columns(self) -> None:
+        # One column of the site table has one reading; endpoints may share times or events.
+        roles = dict.fromkeys(_SCORE_COLUMNS, "a score") | {"patient_id": "the patient"}
+        claims: list[tuple[str, str, tuple[str | int, ...]]] = [
+            (covariate.name, "a covariate", ("covariates", index, "name"))
+            for index, covariate in enumerate(self.covariates)
+        ]
+        for index, endpoint in enumerate(self.endpoints):
+            claims += [
+                (endpoint.time_column, "a time", ("endpoints", index, "time_column")),
+                (endpoint.event_column, "an event", ("endpoints", index, "event_column")),
+            ]
+        for column, role, at in claims:
+            taken = roles.setdefault(column, role)
+            if taken != role:
+                raise _inconsistent(f"column '{column}' is {taken} already, not {role}", *at)
+
+    def _check_cox(self, index: int, analysis: CoxSpec) -> None:
+        at = ("analyses", index)
+        declared = {covariate.name for covariate in self.covariates}
+        if unknown := sorted(set(analysis.covariates) - declared):
+            raise _inconsistent(
+                f"analysis '{analysis.id}' names covariates that the protocol does not "
+                f"declare: {', '.join(unknown)}",
+                *at,
+                "covariates",
+            )
+        if repeated := _repeated(analysis.covariates):
+            raise _inconsistent(f"covariate used twice: {repeated}", *at, "covariates")
+        if analysis.endpoint not in {endpoint.name for endpoint in self.endpoints}:
+            raise _inconsistent(
+                f"analysis '{analysis.id}' names endpoint '{analysis.endpoint}', "
+                "which the protocol does not declare",
+                *at,
+                "endpoint",
+            )
+        if not analysis.covariates and analysis.risk_category == "none":
+            raise _inconsistent(f"analysis '{analysis.id}' has nothing to estimate", *at)
 
     def digest(self) -> Digest:
         """Return the digest of the protocol's canonical JSON."""

@@ -82,7 +82,9 @@ def test_kill_in_mid_scoring_then_restart_scores_no_exam_twice(launched: tuple[A
 
     out = made.root / "out"
     made.run("lead", "report", round_id, "--out", str(out))
-    assert (out / "report.html").exists()
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "Demonstration model" in page
+    assert "not for clinical use" in page
     # A second round over the same exams and package scores nothing again.
     from fedcac.models import demonstration_package_folder
 

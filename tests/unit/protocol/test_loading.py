@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fedcac.cli import main
 from fedcac.errors import ProtocolError
@@ -34,8 +37,16 @@ def line_of(needle: str) -> int:
         ("ties: efron", "ties: exact", "bad_value", "ties", "'efron' or 'breslow'"),
         ("schema_version: 1", "schema_version: 9", "bad_value", "schema_version", "should be 1"),
         ("convention: upper_inclusive", "convention: upper", "bad_value", "convention", "any_gt0"),
-        ("[age, sex]", "[age, weight]", "inconsistent", "schema_version", "weight"),
-        ("endpoint: mace", "endpoint: mice", "inconsistent", "schema_version", "mice"),
+        ("[age, sex]", "[age, weight]", "inconsistent", "covariates: [age", "weight"),
+        ("[age, sex]", "[age, age]", "inconsistent", "covariates: [age", "twice: age"),
+        ("endpoint: mace", "endpoint: mice", "inconsistent", "endpoint: mace", "mice"),
+        ("[female, male]", "[male, Male]", "inconsistent", "name: sex", "twice: male"),
+        ("unweighted, linear", "linear, linear", "inconsistent", "weights:", "twice: linear"),
+        ("- name: age", "- name: index_score", "inconsistent", "name: age", "a score already"),
+        ("column: event", "column: age", "inconsistent", "event_column", "a covariate already"),
+        ("column: event", "column: follow_up_days", "inconsistent", "event_column", "a time alr"),
+        ("schema_version: 1", "schema_version: true", "wrong_type", "schema_version", "integer"),
+        ("schema_version: 1", "schema_version: 1.0", "wrong_type", "schema_version", "integer"),
         ("cut_offs: [1, 10", "cut_offs: [10, 1", "inconsistent", "categories:", "increasing"),
         ("kind: bland_altman", "kind: kaplan", "bad_value", "kind: bland", "kaplan"),
     ],
@@ -50,6 +61,55 @@ def test_one_fault_is_named_with_line_and_cure(
     assert words in str(caught.value)
     lines = [int(part.split(":")[0]) for part in str(caught.value).split("line ")[1:]]
     assert any(abs(line - line_of(at)) <= 1 for line in lines), (lines, line_of(at))
+
+
+@pytest.mark.parametrize(
+    "number",
+    ["0365", "0x16d", "1_000", "6:05", "0b_", "9" * 5000, "0x" + "f" * 5000, ".inf", ".nan"],
+)
+def test_numbers_have_one_reading(number: str) -> None:
+    line = line_of("window_days")
+    with pytest.raises(ProtocolError, match=rf"line {line}: pairing\.window_days: .*decimal form"):
+        parse_protocol(TEXT.replace("window_days: 365", f"window_days: {number}"))
+
+
+@pytest.mark.parametrize(
+    ("addition", "code"),
+    [
+        ("? [a, b]\n: 1", "not_plain"),
+        ("? {a: 1}\n: 1", "not_plain"),
+        ("remark: 2020-13-45", "unknown_key"),
+        ("remark: =", "unknown_key"),
+        ('remark: "\\ud800"', "bad_value"),
+        ('"\\ud800": 1', "bad_value"),
+        ("remark: " + "[" * 3000 + "]" * 3000, "not_yaml"),
+    ],
+)
+def test_strange_yaml_is_an_error_with_a_code(addition: str, code: str) -> None:
+    with pytest.raises(ProtocolError) as caught:
+        parse_protocol(f"{TEXT}{addition}\n")
+    assert caught.value.code == f"protocol.{code}"
+    str(caught.value).encode("utf-8")
+    if code != "not_yaml":
+        assert f"line {len(TEXT.splitlines()) + 1}:" in str(caught.value)
+
+
+FRAGMENTS = st.lists(
+    st.sampled_from(["a", "1", "-", ":", "?", "[", "]", "{", "}", ",", " ", "\n", "'", '"', ".inf"])
+    | st.text(max_size=3),
+    max_size=12,
+).map("".join)
+
+
+@given(st.integers(0, len(TEXT)), FRAGMENTS)
+def test_any_text_is_a_protocol_or_an_error_of_protocols(position: int, fragment: str) -> None:
+    for text in (fragment, TEXT[:position] + fragment + TEXT[position:]):
+        try:
+            parsed = parse_protocol(text)
+        except ProtocolError as error:
+            assert error.code.startswith("protocol.")  # noqa: PT017
+        else:
+            assert parsed.digest().startswith("sha256:")
 
 
 def test_a_key_given_twice_is_refused() -> None:
@@ -119,3 +179,17 @@ def test_the_command_line_ends_with_the_documented_code(
     path.write_text(TEXT.replace("ties: efron", "ties: exact"), encoding="utf-8")
     assert main(["protocol", "check", str(path)]) == 3
     assert "What to do" in capsys.readouterr().err
+
+
+def test_the_command_line_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["protocol", "show", "demo-nongated", "--format", "json"]) == 0
+    shown = json.loads(capsys.readouterr().out)["data"]
+    assert shown["pairing"] == {"window_days": 365}
+    assert main(["protocol", "schema"]) == 0
+    assert "clinical_criteria" in json.loads(capsys.readouterr().out)["properties"]
+
+
+@pytest.mark.parametrize("name", ["eng2021-gated", "eng2021-nongated", "miller2023-ctac"])
+def test_the_slices_of_the_papers_are_eligible(name: str) -> None:
+    # Eng 2021, Methods: 5 mm, gated and non-gated. Miller 2023, Supplement: 5 mm.
+    assert load_protocol_or_shipped(name).image_criteria.max_slice_thickness_mm >= 5
