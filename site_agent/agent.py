@@ -143,6 +143,17 @@ class SiteAgent:
             raise ProtocolError("The protocol is not the one offered.", code="wrong_digest")
         return protocol
 
+    def _approved_protocol(self, record: RoundRecord) -> Protocol:
+        # The spool is the courier's: what lies there now need not be what was approved, even if
+        # the lead's key signed it.
+        if sha256_hex(self._parcel(record.round_id, "offer")) != record.offer_digest:
+            raise RoundError(
+                "The offer was replaced after it was approved.",
+                code="offer_changed",
+                cure="Ask the lead for a new round; this one is not answered any more.",
+            )
+        return self._open_protocol(record.round_id, self._open_offer(record.round_id))
+
     def _open_package(self, round_id: str, package_digest: str) -> ModelPackage:
         from fedcac.models import open_package
 
@@ -273,7 +284,7 @@ class SiteAgent:
 
     def _answer_requests(self, record: RoundRecord) -> bool:
         is_changed = False
-        protocol = self._open_protocol(record.round_id, self._open_offer(record.round_id))
+        protocol = self._approved_protocol(record)
         cohort = self._cohort(record, protocol)
         for exchange in itertools.count(1):
             envelope = self._spool.inbox.get(parcel_name(record.round_id, "request", exchange))

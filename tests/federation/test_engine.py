@@ -12,9 +12,10 @@ from coordinator.engine import LaunchPlan, RoundEngine, RoundView
 from coordinator.store import CoordinatorStore, EnrolledSite, RoundState
 from fedcac.disclosure import MemoryLedger, load_policy
 from fedcac.errors import ProtocolError, UsageError
-from fedcac.exchange import MailboxCourier, Spool, parcel_name
+from fedcac.exchange import MailboxCourier, Offer, Query, Request, Spool, parcel_name
 from fedcac.protocol.catalogue import load_shipped
-from fedcac.signing import SigningKey
+from fedcac.protocol.signing import seal_protocol
+from fedcac.signing import SigningKey, trusted
 from fedcac.vocabulary import RefusalCode, SiteName
 from site_agent.agent import SiteAgent, SiteIdentity
 from site_agent.answering import Answerer
@@ -197,6 +198,34 @@ def test_an_expired_offer_and_an_altered_protocol_are_refused(network: Network) 
     view = network.engine().step(round_id)
     refusals = {site.name: site.refusal for site in view.sites}
     assert refusals["site2"] is RefusalCode.PROTOCOL_INVALID
+
+
+def test_an_offer_replaced_after_approval_is_not_answered(network: Network) -> None:
+    """The lead's stolen key signs another protocol under an approved round's id."""
+    round_id = network.launch(4)
+    agent = network.agents["site4"]
+    agent.step()
+    inbox = network.spools[SiteName("site4")].inbox
+    parcels = inbox._parcels  # type: ignore[attr-defined]
+    other = PROTOCOL.model_copy(update={"version": 9, "analyses": PROTOCOL.analyses[:1]})
+    offer, _ = Offer.open(parcels[parcel_name(round_id, "offer")], trusted([network.lead.public]))
+    swapped = offer.model_copy(
+        update={"protocol_digest": other.digest(), "protocol_version": other.version}
+    )
+    parcels[parcel_name(round_id, "offer")] = swapped.seal(network.lead)
+    parcels[parcel_name(round_id, "protocol")] = seal_protocol(other, network.lead)
+    parcels[parcel_name(round_id, "request", 1)] = Request(
+        round_id=round_id,
+        issued_at=START,
+        exchange=1,
+        protocol_digest=PROTOCOL.digest(),
+        expires_at=START + timedelta(days=1),
+        queries={"agreement": Query(step="counts")},
+    ).seal(network.lead)
+    agent.step()
+    assert agent.problems[round_id].code == "round.offer_changed"
+    outbox = network.spools[SiteName("site4")].outbox
+    assert outbox.get(parcel_name(round_id, "reply", 1)) is None
 
 
 def test_a_site_without_eligible_patients_says_so_and_the_round_goes_on(
