@@ -6,7 +6,6 @@ from fedcac.phantom.cohort import write_cohort
 from fedcac.phantom.grid import GATED, NON_GATED, Grid, PhantomExam, PhantomPair
 from fedcac.phantom.hybrid import (
     chest_ct_folder,
-    chest_ct_without_calcium,
     generate_hybrid_pair,
 )
 from fedcac.phantom.pairs import generate_pair
@@ -18,7 +17,6 @@ __all__ = [
     "PhantomExam",
     "PhantomPair",
     "chest_ct_folder",
-    "chest_ct_without_calcium",
     "generate_hybrid_pair",
     "generate_pair",
     "write_cohort",

@@ -20,7 +20,7 @@ from fedcac.phantom.plaques import coronary_plaques, move_points, path_points
 from fedcac.protocol import ImageCriteria
 from fedcac.vocabulary import Vessel
 
-__all__ = ["chest_ct_folder", "chest_ct_without_calcium", "generate_hybrid_pair"]
+__all__ = ["chest_ct_folder", "generate_hybrid_pair"]
 
 _PIXEL_MM = 0.841796875
 _MATRIX = 256
@@ -69,8 +69,7 @@ def chest_ct_folder() -> Path:
 
 
 @lru_cache(maxsize=1)
-def chest_ct_without_calcium() -> NDArray[np.float32]:
-    """Return the real series in HU, (64, 512, 512), read-only, with no calcium in its heart."""
+def _series_hu() -> NDArray[np.float32]:
     hu = load_volume(chest_ct_folder(), ImageCriteria()).hu.copy()
     # The patient's own calcium would be unknown truth: within the heart it becomes blood.
     (column, row), (half_width, half_height) = _HEART
@@ -89,7 +88,7 @@ def generate_hybrid_pair(
     target = draw_target_score(rng) if target_score is None else target_score
     down, right = (int(step) for step in rng.integers(-14, 15, 2))
     top, left = _TOP + down, _LEFT + right
-    hu = chest_ct_without_calcium()[
+    hu = _series_hu()[
         _FIRST_SLICE : _FIRST_SLICE + _N_SLICES, top : top + _MATRIX, left : left + _MATRIX
     ]
     hu = hu + np.float32(rng.normal(0, 3))

@@ -76,7 +76,15 @@ def train_network(
     rng: np.random.Generator,
     tell: Callable[[str], None],
 ) -> None:
-    """Train a network in place on a pool of slices, on the CPU or wherever it lies."""
+    """Train a network in place on a pool of slices, on the CPU or wherever it lies.
+
+    Raises
+    ------
+    ValueError
+        If the pool does not hold both slices with coronary calcium and slices without.
+    """
+    if pool.is_positive.all() or not pool.is_positive.any():
+        raise ValueError("a pool needs slices with coronary calcium and slices without")
     device = next(network.parameters()).device
     optimiser = torch.optim.Adam(
         network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
