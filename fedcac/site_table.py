@@ -233,10 +233,18 @@ class _Reader:
         return rows
 
     def _is_excluded(self, line: int, cells: Mapping[str, str]) -> bool:
-        return any(
-            _number(line, criterion.column, cells[criterion.column]) == criterion.exclude_if
-            for criterion in self._protocol.clinical_criteria
-        )
+        is_excluded = False
+        for criterion in self._protocol.clinical_criteria:
+            value = _number(line, criterion.column, cells[criterion.column])
+            if math.isnan(value):
+                raise TableError(
+                    f"Line {line}, column '{criterion.column}': empty, so it is unknown whether "
+                    "the patient may take part.",
+                    code="unknown_eligibility",
+                    cure="Fill in the cell, or leave the patient out of the table.",
+                )
+            is_excluded |= value == criterion.exclude_if
+        return is_excluded
 
     def _require(self, *needs: tuple[str, str]) -> None:
         for column, purpose in needs:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedcac.aggregate import FlowStage
+from fedcac.console import say
 from fedcac.errors import CohortError
 from fedcac.protocol import Protocol
 from fedcac.site_table import read_site_table
@@ -30,6 +31,8 @@ class TableSource(ExamSource):
     def collect(self, protocol: Protocol, package: ModelPackage | None) -> FrozenCohort:
         """Return the table's rows that the protocol's clinical criteria leave."""
         table = read_site_table(self._path, protocol)
+        if table.ignored_columns:
+            say(f"Columns that no analysis asks for: {', '.join(table.ignored_columns)}")
         if table.exams.n == 0:
             raise CohortError(
                 "Every patient of the table is excluded by the protocol's criteria.",

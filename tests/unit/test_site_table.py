@@ -121,6 +121,14 @@ def test_clinical_criteria_exclude_and_are_counted(tmp_path: Path) -> None:
     assert (table.exams.n, table.n_excluded) == (2, 1)
 
 
+def test_an_empty_criterion_is_an_error_not_an_inclusion(tmp_path: Path) -> None:
+    criterion = ClinicalCriterion(column="known_cad", exclude_if=1.0, statement="Known disease.")
+    protocol = PROTOCOL.model_copy(update={"clinical_criteria": (criterion,)})
+    lines = [f"{SOUND[0]},known_cad", f"{SOUND[1]},0", f"{SOUND[2]},"]
+    with pytest.raises(TableError, match="unknown_eligibility"):
+        read_site_table(write(tmp_path, lines), protocol)
+
+
 def test_scored_exams_join_the_clinical_table(tmp_path: Path) -> None:
     lines = [
         "patient_id,reference_score,reference_lad,age,sex,follow_up_days,event",
@@ -136,3 +144,20 @@ def test_scored_exams_join_the_clinical_table(tmp_path: Path) -> None:
     assert joined.exams.column("reference_lad").tolist() == [4]
     assert joined.exams.column("index_rca").tolist() == [2]
     assert joined.exclusions == {ExclusionReason.NO_REFERENCE_SCORE: 2}
+
+
+def test_an_excluded_patient_never_joins_a_scored_exam(tmp_path: Path) -> None:
+    criterion = ClinicalCriterion(column="known_cad", exclude_if=1.0, statement="Known disease.")
+    protocol = PROTOCOL.model_copy(update={"clinical_criteria": (criterion,)})
+    lines = [
+        "patient_id,reference_score,age,sex,follow_up_days,event,known_cad",
+        "A,10,60,male,100,1,0",
+        "B,20,60,male,100,1,1",
+        "C,,60,male,100,1,1",
+    ]
+    table = read_clinical_table(write(tmp_path, lines), protocol)
+    vessels = dict.fromkeys(Vessel, 2.0)
+    joined = assemble_exams([ScoredExam(f"key-{p}", p, 8.0, vessels) for p in "ABC"], table)
+    assert joined.exams.keys == ("key-A",)
+    # The criterion is the stated reason even where the reference score is missing too.
+    assert joined.exclusions == {ExclusionReason.PROTOCOL_EXCLUSION: 2}
