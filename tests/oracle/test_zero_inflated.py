@@ -196,6 +196,19 @@ def test_quadrature_equals_integration(sigma: float, n_nodes: int, tolerance: fl
         assert found == pytest.approx(brute_force(*few), rel=0, abs=tolerance)
 
 
+@pytest.mark.parametrize("sigma", [0.5, 2.0])
+def test_huge_scores_do_not_round_the_information_away(sigma: float) -> None:
+    y, one = np.array([1e6, 1.1e6, 0.0, 9e5]), np.ones((4, 1))
+    x = np.column_stack([one, [0.0, 1.0, 0.0, 1.0]])
+    at = np.array([6.0, 0.1, -1.0, np.log(sigma)])
+    few, many = (zip_random_terms(y, x, one, np.array([1, 1, 2, 2]), at, n) for n in (15, 61))
+    # The information of the intercept is 1 / sigma^2 per patient, left of scores of a million.
+    assert few.information[0, 0] == pytest.approx(2 / sigma**2, rel=1e-3)
+    scale = np.sqrt(np.diag(many.information))
+    difference = (few.information - many.information) / np.outer(scale, scale)
+    np.testing.assert_allclose(difference[[0, 1, 3]][:, [0, 1, 3]], 0, atol=1e-6)
+
+
 @pytest.mark.parametrize("dataset", PAIRED)
 def test_random_fit_converges_from_the_start(dataset: str) -> None:
     y, x, z, patient = designs(dataset)
