@@ -29,10 +29,14 @@ class Exams:
         order of the protocol's levels; a binary one is 0 or 1.
     keys
         Site-local pseudonyms, shape (n,), all different. They never leave the site.
+    secret
+        The site's secret for resampling: who lands in which group or sample follows from it and
+        the keys. It never leaves either. Empty where nothing is resampled.
     """
 
     columns: Mapping[str, NDArray[np.float64]]
     keys: tuple[str, ...] = field(repr=False)
+    secret: bytes = field(default=b"", repr=False)
 
     def __post_init__(self) -> None:
         if len(set(self.keys)) != len(self.keys):
@@ -66,4 +70,13 @@ class Exams:
         return Exams(
             columns={name: values[keep] for name, values in self.columns.items()},
             keys=tuple(key for key, kept in zip(self.keys, keep, strict=True) if kept),
+            secret=self.secret,
         )
+
+    def with_secret(self, secret: bytes) -> Exams:
+        """Return the same patients at a site with this secret."""
+        return Exams(columns=self.columns, keys=self.keys, secret=secret)
+
+    def with_column(self, name: str, values: NDArray[np.float64]) -> Exams:
+        """Return the same patients with one column added or replaced; values of shape (n,)."""
+        return Exams(columns={**self.columns, name: values}, keys=self.keys, secret=self.secret)

@@ -1,7 +1,9 @@
 """Site tables: already scored exams, or the clinical half that is joined to exams scored here.
 
-Columns are the site-table contract: `patient_id`, `index_score`, `reference_score`, optional
-`index_{lm,lad,lcx,rca}` and `reference_{...}`, endpoint columns, and the protocol's covariates.
+Columns are the site-table contract: `patient_id`, `index_score` (or `index_category`, where a model
+answers with a category's label), `reference_score`, optional `index_{lm,lad,lcx,rca}` and
+`reference_{...}`, and what the protocol's analyses name: probabilities, further scores, endpoints,
+covariates.
 Messages name the line and the column, never a patient.
 """
 
@@ -11,17 +13,30 @@ import csv
 import hashlib
 import io
 import math
-import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from fedcac.errors import TableError
 from fedcac.exams import Exams, vessel_columns
-from fedcac.protocol import Covariate, CoxSpec, Protocol
+from fedcac.protocol import (
+    AnalysisSpec,
+    CategoryScheme,
+    Protocol,
+)
+from fedcac.protocol.columns import ColumnKind, columns_of
+from fedcac.table_cells import (
+    PARSERS,
+    Parser,
+    covariate_parser,
+    parse_eligibility,
+    parse_score,
+    parse_score_or_missing,
+)
 from fedcac.vocabulary import ExclusionReason, Vessel
 
 __all__ = [
@@ -34,10 +49,7 @@ __all__ = [
     "read_site_table",
 ]
 
-_MISSING = frozenset({"", "na", "nan", "null", "none", "."})
-# float() also reads '1_0' as 10 and digits of other scripts: not what whoever typed it meant.
-_NUMBER = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
-_TRUE, _FALSE = frozenset({"1", "yes", "true", "y"}), frozenset({"0", "no", "false", "n"})
+INDEX_SCORE, CATEGORY = "index_score", "index_category"
 
 Row = dict[str, float]
 
@@ -201,6 +213,7 @@ class _Reader:
         self._header, self._lines = _read_lines(path)
         self._name = path.name
         self._protocol = protocol
+        self._category_scores: dict[str, float] = {}
         self._parsers = self._plan(needs_index)
         self._require(("patient_id", "every row"))
         self.excluded: set[str] = set()
@@ -210,7 +223,7 @@ class _Reader:
     @property
     def value_columns(self) -> tuple[str, ...]:
         """Names of the numeric columns that are read."""
-        return tuple(self._parsers)
+        return tuple(INDEX_SCORE if name == CATEGORY else name for name in self._parsers)
 
     def rows(self) -> dict[str, Row]:
         """Return every row by patient, and note which patients the criteria exclude."""
@@ -226,7 +239,10 @@ class _Reader:
                     cure="Keep one row per patient: one exam pair each.",
                 )
             rows[patient] = {
-                name: parse(line, name, cells[name]) for name, parse in self._parsers.items()
+                written: parse(line, name, cells[name])
+                for written, (name, parse) in zip(
+                    self.value_columns, self._parsers.items(), strict=True
+                )
             }
             if self._is_excluded(line, cells):
                 self.excluded.add(patient)
@@ -235,14 +251,7 @@ class _Reader:
     def _is_excluded(self, line: int, cells: Mapping[str, str]) -> bool:
         is_excluded = False
         for criterion in self._protocol.clinical_criteria:
-            value = _number(line, criterion.column, cells[criterion.column])
-            if math.isnan(value):
-                raise TableError(
-                    f"Line {line}, column '{criterion.column}': empty, so it is unknown whether "
-                    "the patient may take part.",
-                    code="unknown_eligibility",
-                    cure="Fill in the cell, or leave the patient out of the table.",
-                )
+            value = parse_eligibility(line, criterion.column, cells[criterion.column])
             is_excluded |= value == criterion.exclude_if
         return is_excluded
 
@@ -255,118 +264,55 @@ class _Reader:
                     cure=f"Add the column; the table has {', '.join(self._header)}.",
                 )
 
-    def _plan(self, needs_index: bool) -> dict[str, Callable[[int, str, str], float]]:
-        plan: dict[str, Callable[[int, str, str], float]] = {}
-        if needs_index:
-            self._require(("index_score", "every analysis"))
-            plan["index_score"] = _score
+    def _plan(self, needs_index: bool) -> dict[str, Parser]:
+        plan: dict[str, Parser] = {}
         self._require(("reference_score", "every analysis"))
-        plan["reference_score"] = _score if needs_index else _score_or_missing
+        plan["reference_score"] = parse_score if needs_index else parse_score_or_missing
+        for spec in self._protocol.analyses:
+            self._plan_analysis(spec, plan, needs_index)
         for vessel in Vessel:
             index, reference = vessel_columns(vessel)
             wanted = (index, reference) if needs_index else (reference,)
-            plan.update(dict.fromkeys((c for c in wanted if c in self._header), _score_or_missing))
+            plan.update(
+                dict.fromkeys((c for c in wanted if c in self._header), parse_score_or_missing)
+            )
         for criterion in self._protocol.clinical_criteria:
             self._require((criterion.column, "an exclusion criterion"))
-        for spec in self._protocol.analyses:
-            if isinstance(spec, CoxSpec):
-                self._plan_survival(spec, plan)
         return plan
 
-    def _plan_survival(
-        self, spec: CoxSpec, plan: dict[str, Callable[[int, str, str], float]]
+    def _plan_analysis(
+        self, spec: AnalysisSpec, plan: dict[str, Parser], needs_index: bool
     ) -> None:
-        purpose = f"analysis '{spec.id}'"
-        endpoint = self._protocol.endpoint(spec.endpoint)
-        self._require((endpoint.time_column, purpose), (endpoint.event_column, purpose))
-        plan[endpoint.time_column] = _time
-        plan[endpoint.event_column] = _event
-        for name in spec.covariates:
-            self._require((name, purpose))
-            plan[name] = _covariate_parser(self._protocol.covariate(name))
+        columns = columns_of(spec, self._protocol)
+        for name, kind in {**columns.optional, **columns.needed}.items():
+            if name in plan or (name == INDEX_SCORE and not needs_index):
+                continue
+            if name == INDEX_SCORE and name not in self._header and CATEGORY in self._header:
+                self._category_scores = _category_scores(self._protocol.categories)
+                plan[CATEGORY] = self._category
+            elif name in columns.needed or name in self._header:
+                self._require((name, f"analysis '{spec.id}'"))
+                plan[name] = self._parser(name, kind)
 
+    def _parser(self, name: str, kind: ColumnKind) -> Parser:
+        if kind is ColumnKind.COVARIATE:
+            return covariate_parser(self._protocol.covariate(name))
+        return parse_score if name == INDEX_SCORE else PARSERS[kind]
 
-def _number(line: int, column: str, cell: str) -> float:
-    if cell.lower() in _MISSING:
-        return math.nan
-    value = float(cell) if _NUMBER.fullmatch(cell) else math.inf
-    if math.isinf(value):
-        raise TableError(
-            f"Line {line}, column '{column}': not a finite number.",
-            code="not_a_number",
-            cure="Write numbers with a decimal point, and leave a missing value empty.",
-        )
-    return value
-
-
-def _score_or_missing(line: int, column: str, cell: str) -> float:
-    value = _number(line, column, cell)
-    if value < 0:
-        raise TableError(
-            f"Line {line}, column '{column}': a score cannot be negative.", code="negative_score"
-        )
-    return value
-
-
-def _score(line: int, column: str, cell: str) -> float:
-    value = _score_or_missing(line, column, cell)
-    if math.isnan(value):
-        raise TableError(
-            f"Line {line}, column '{column}': the score is missing.",
-            code="nan_score",
-            cure="Leave patients without both scores out of the table.",
-        )
-    return value
-
-
-def _time(line: int, column: str, cell: str) -> float:
-    value = _number(line, column, cell)
-    if value < 0:
-        raise TableError(
-            f"Line {line}, column '{column}': follow-up cannot be negative.", code="negative_time"
-        )
-    return value
-
-
-def _event(line: int, column: str, cell: str) -> float:
-    value = _number(line, column, cell)
-    if value not in (0.0, 1.0) and not math.isnan(value):
-        raise TableError(
-            f"Line {line}, column '{column}': an event is 0 or 1.",
-            code="bad_event",
-            cure="Write 1 for a patient with the event and 0 for one without.",
-        )
-    return value
-
-
-def _covariate_parser(covariate: Covariate) -> Callable[[int, str, str], float]:
-    def continuous(line: int, column: str, cell: str) -> float:
-        value = _number(line, column, cell)
-        low = -math.inf if covariate.minimum is None else covariate.minimum
-        high = math.inf if covariate.maximum is None else covariate.maximum
-        if not math.isnan(value) and not low <= value <= high:
+    def _category(self, line: int, column: str, cell: str) -> float:
+        score = self._category_scores.get(cell.lower())
+        if score is None:
             raise TableError(
-                f"Line {line}, column '{column}': not in the protocol's range {low:g} to {high:g}.",
-                code="out_of_range",
-                cure="Correct the value or its unit, or leave it empty.",
+                f"Line {line}, column '{column}': not one of "
+                f"{', '.join(self._protocol.categories.labels)}.",
+                code="unknown_level",
+                cure="Use the labels of the protocol's risk categories.",
             )
-        return value
+        return score
 
-    def level(line: int, column: str, cell: str) -> float:
-        word = cell.lower()
-        if word in _MISSING:
-            return math.nan
-        levels = [name.lower() for name in covariate.levels]
-        if covariate.type == "binary":
-            if word in _TRUE | _FALSE:
-                return float(word in _TRUE)
-        elif word in levels:
-            return float(levels.index(word))
-        known = ", ".join(covariate.levels) if covariate.levels else "0, 1"
-        raise TableError(
-            f"Line {line}, column '{column}': not one of {known}.",
-            code="unknown_level",
-            cure="Use the protocol's levels, or leave a missing value empty.",
-        )
 
-    return continuous if covariate.type == "continuous" else level
+def _category_scores(scheme: CategoryScheme) -> dict[str, float]:
+    """Return a score inside every category, by label: a model may answer with the category."""
+    edges = [0.0, *scheme.cut_offs, 2 * scheme.cut_offs[-1]]
+    middles = [0.0, *((low + high) / 2 for low, high in pairwise(edges[1:]))]
+    return {label.lower(): score for label, score in zip(scheme.labels, middles, strict=True)}

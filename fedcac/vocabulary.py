@@ -15,9 +15,13 @@ __all__ = [
     "KappaWeights",
     "Measure",
     "Modality",
+    "ReclassificationType",
     "ReferenceKind",
     "RefusalCode",
+    "Resampling",
+    "RiskEstimator",
     "RowStatus",
+    "ScoreRole",
     "SiteName",
     "TieMethod",
     "Vessel",
@@ -92,6 +96,43 @@ class TieMethod(StrEnum):
     BRESLOW = "breslow"
 
 
+class ScoreRole(StrEnum):
+    """Which score of a patient is meant.
+
+    `comparator` is a second index test (a visual estimate, say), `second_reference` a second
+    reference standard; a protocol declares their columns.
+    """
+
+    INDEX = "index"
+    REFERENCE = "reference"
+    COMPARATOR = "comparator"
+    SECOND_REFERENCE = "second_reference"
+
+
+class ReclassificationType(StrEnum):
+    """When a new model's risk counts as higher or lower than the old model's."""
+
+    CATEGORY_FREE = "category_free"
+    CATEGORICAL = "categorical"
+    DIFFERENCE = "difference"
+
+
+class RiskEstimator(StrEnum):
+    """How events up to a horizon are counted when follow-up is censored."""
+
+    BINARY = "binary"
+    KM = "km"
+    IPW = "ipw"
+
+
+class Resampling(StrEnum):
+    """How the uncertainty of a refitted statistic is estimated."""
+
+    JACKKNIFE = "jackknife"
+    BOOTSTRAP = "bootstrap"
+    NONE = "none"
+
+
 class Vessel(StrEnum):
     """Coronary vessels as the site table spells them."""
 
@@ -134,8 +175,53 @@ class Measure(StrEnum):
     LOG_HAZARD_RATIO = "log_hazard_ratio"
     HAZARD_RATIO = "hazard_ratio"
     LR_CHI2 = "lr_chi2"
+    LR_CHI2_INCREASE = "lr_chi2_increase"
+    PROPORTIONALITY_CHI2 = "proportionality_chi2"
+    C_INDEX = "c_index"
+    C_INDEX_DIFFERENCE = "c_index_difference"
+    LOGRANK_CHI2 = "logrank_chi2"
+    SURVIVAL = "survival"
+    AT_RISK = "at_risk"
+    NRI_EVENT = "nri_event"
+    NRI_NONEVENT = "nri_nonevent"
+    NRI_OVERALL = "nri_overall"
+    AUC = "auc"
+    AUC_DIFFERENCE = "auc_difference"
+    AUC_ERROR_BOUND = "auc_error_bound"
+    SENSITIVITY_DIFFERENCE = "sensitivity_difference"
+    SPECIFICITY_DIFFERENCE = "specificity_difference"
+    PPV_DIFFERENCE = "ppv_difference"
+    NPV_DIFFERENCE = "npv_difference"
+    F1_DIFFERENCE = "f1_difference"
+    PEARSON_R = "pearson_r"
+    ICC = "icc"
+    CCC = "ccc"
+    KS_D = "ks_d"
+    MEAN_DIFFERENCE = "mean_difference"
+    STUART_MAXWELL_CHI2 = "stuart_maxwell_chi2"
+    BHAPKAR_CHI2 = "bhapkar_chi2"
+    ZIP_LOG_RATE_RATIO = "zip_log_rate_ratio"
+    ZIP_LOG_ODDS_RATIO = "zip_log_odds_ratio"
+    ZIP_LOG_SIGMA = "zip_log_sigma"
+    LOG_ODDS_RATIO = "log_odds_ratio"
+    CALIBRATION_SLOPE = "calibration_slope"
+    CALIBRATION_INTERCEPT = "calibration_intercept"
+    OE_RATIO = "oe_ratio"
+    OBSERVED_RISK = "observed_risk"
+    EXPECTED_RISK = "expected_risk"
+    MEAN = "mean"
+    SD = "sd"
+    MEDIAN = "median"
+    QUARTILE_LOW = "quartile_low"
+    QUARTILE_HIGH = "quartile_high"
+    PROPORTION = "proportion"
+    DIFFERENCE_TEST = "difference_test"
+    Q = "q"
     I2 = "i2"
     TAU2 = "tau2"
+    TAU2_REML = "tau2_reml"
+    PREDICTION_INTERVAL = "prediction_interval"
+    CORRELATION = "correlation"
     COUNT = "count"
 
 

@@ -34,11 +34,17 @@ _LOG = logging.getLogger(__name__)
 
 
 class Answerer:
-    """Computes and releases what a request asks, under the site's policy and ledger."""
+    """Computes and releases what a request asks, under the site's policy and ledger.
 
-    def __init__(self, policy: Policy, ledger: Ledger) -> None:
+    `secret` decides who is in which resampling group or fold. It must stay the same for a cohort,
+    or replicates of two exchanges would not be those of one partition; and nobody else may know
+    it, or replicates become equations about single patients.
+    """
+
+    def __init__(self, policy: Policy, ledger: Ledger, secret: bytes) -> None:
         self._policy = policy
         self._ledger = ledger
+        self._secret = secret
 
     @property
     def is_holding(self) -> bool:
@@ -70,7 +76,7 @@ class Answerer:
 
         answers = {}
         for analysis, query in sorted(request.queries.items()):
-            summarised = _summarise(protocol, cohort, analysis, query)
+            summarised = self._summarise(protocol, cohort, analysis, query)
             if summarised is RefusalCode.UNKNOWN_ANALYSIS:
                 answers[analysis] = Answer(refusal=summarised)
             else:
@@ -97,6 +103,27 @@ class Answerer:
             software=__version__,
         )
 
+    def _summarise(
+        self, protocol: Protocol, cohort: FrozenCohort, analysis: str, query: Query
+    ) -> Aggregate | RefusalCode:
+        try:
+            estimator = estimator_for(analysis, protocol)
+        except KeyError:
+            return RefusalCode.UNKNOWN_ANALYSIS
+        if cohort.exams.n == 0:
+            return RefusalCode.EMPTY_COHORT
+        try:
+            return estimator.summarise(cohort.exams.with_secret(self._secret), query)
+        except QueryError:
+            return RefusalCode.MALFORMED_QUERY
+        except KeyError:
+            # The cohort lacks a column that the analysis needs.
+            return RefusalCode.NOT_COMPUTABLE
+        except Exception as error:
+            # Only the class of the error: its text may quote a patient's value.
+            _LOG.error("an analysis failed: %s", type(error).__name__)
+            return RefusalCode.INTERNAL
+
     def rejected(self, held: bytes, key: SigningKey, now: datetime) -> bytes:
         """Return the held reply with every release replaced by the site's rejection."""
         payload = base64.b64decode(json.loads(held)["payload"])
@@ -109,28 +136,6 @@ class Answerer:
                 "flow": rejection,
             }
         ).seal(key)
-
-
-def _summarise(
-    protocol: Protocol, cohort: FrozenCohort, analysis: str, query: Query
-) -> Aggregate | RefusalCode:
-    try:
-        estimator = estimator_for(analysis, protocol)
-    except KeyError:
-        return RefusalCode.UNKNOWN_ANALYSIS
-    if cohort.exams.n == 0:
-        return RefusalCode.EMPTY_COHORT
-    try:
-        return estimator.summarise(cohort.exams, query)
-    except QueryError:
-        return RefusalCode.MALFORMED_QUERY
-    except KeyError:
-        # The cohort lacks a column that the analysis needs.
-        return RefusalCode.NOT_COMPUTABLE
-    except Exception as error:
-        # Only the class of the error: its text may quote a patient's value.
-        _LOG.error("an analysis failed: %s", type(error).__name__)
-        return RefusalCode.INTERNAL
 
 
 def _released(gate: Gate, question: Question, summarised: Aggregate | RefusalCode) -> Answer:

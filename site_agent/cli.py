@@ -51,7 +51,7 @@ def _opened(arguments: argparse.Namespace) -> Iterator[tuple[SiteAgent, SiteStor
             spool=Spool.at(folder.spool_path),
             store=store,
             source=source,
-            answerer=Answerer(policy, FileLedger(folder.ledger_path)),
+            answerer=Answerer(policy, FileLedger(folder.ledger_path), folder.secret()),
             is_auto_approving=settings.approval == "auto",
         )
         yield agent, store

@@ -86,7 +86,10 @@ class SiteFolder:
         return self.root / path
 
     def secret(self) -> bytes:
-        """Return the site's pseudonym secret, made at the first call; it never leaves."""
+        """Return the site's secret for pseudonyms and resampling, made at the first call.
+
+        It never leaves.
+        """
         path = self.root / "keys" / "pseudonym.secret"
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

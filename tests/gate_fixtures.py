@@ -46,7 +46,7 @@ def _terms(
         n_events=n_events,
         log_likelihood=-123.45678901234567,
         gradient=tuple(0.1 + j for j in range(p)),
-        information=tuple(tuple(float(i == j) for j in range(p)) for i in range(p)),
+        information=tuple(tuple(1.0 if i == j else 0.5 for j in range(p)) for i in range(p)),
         evidence=Evidence(n_parameters=p, smallest_group=smallest_group, parameter_norm=norm),
     )
 
@@ -86,6 +86,8 @@ def ask() -> Callable[..., Question]:
         exchange: int = 1,
         round_id: str = "round-1",
         content: object = None,
+        scores: object = "scores",
+        categories: object = "categories",
     ) -> Question:
         return Question(
             round_id=round_id,
@@ -95,6 +97,8 @@ def ask() -> Callable[..., Question]:
             analysis_digest=digest_of(analysis if content is None else content),
             query_digest=digest_of(query),
             cohort_digest=digest_of(cohort),
+            scores_digest=digest_of(scores),
+            categories_digest=digest_of(categories),
         )
 
     return build

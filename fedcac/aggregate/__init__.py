@@ -11,10 +11,21 @@ from fedcac.aggregate.base import (
     register,
     registered,
 )
-from fedcac.aggregate.shapes import CrossTable, FlowCounts, FlowStage, LikelihoodTerms, Moments
+from fedcac.aggregate.shapes import (
+    BinnedCounts,
+    CrossTable,
+    FlowCounts,
+    FlowStage,
+    LikelihoodTerms,
+    Moments,
+    PairedMoments,
+    SurvivalTable,
+    Totals,
+)
 
 __all__ = [
     "Aggregate",
+    "BinnedCounts",
     "Cell",
     "Count",
     "CrossTable",
@@ -23,6 +34,9 @@ __all__ = [
     "FlowStage",
     "LikelihoodTerms",
     "Moments",
+    "PairedMoments",
+    "SurvivalTable",
+    "Totals",
     "parse_aggregate",
     "register",
     "registered",

@@ -23,14 +23,16 @@ class Evidence(BaseModel):
     """What the gate may look at and what never leaves: a release always carries `evidence=None`.
 
     `smallest_group` is the smallest number of patients on either side of any indicator in the
-    design; `parameter_norm` the largest absolute linear-predictor coefficient the query asked at,
-    in units of one standard deviation of its covariate.
+    design, or behind any sum; `row_groups` the same row by row; `parameter_norm` the largest
+    absolute linear-predictor coefficient the query asked at, in units of one standard deviation of
+    its covariate.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     n_parameters: NonNegativeInt = 0
     smallest_group: NonNegativeInt | None = None
+    row_groups: tuple[NonNegativeInt, ...] = ()
     parameter_norm: float = 0.0
 
 

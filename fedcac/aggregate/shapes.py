@@ -14,7 +14,17 @@ from pydantic import NonNegativeInt, model_validator
 from fedcac.aggregate.base import Aggregate, Cell, Count, register
 from fedcac.vocabulary import ExclusionReason
 
-__all__ = ["CrossTable", "FlowCounts", "FlowStage", "LikelihoodTerms", "Moments"]
+__all__ = [
+    "BinnedCounts",
+    "CrossTable",
+    "FlowCounts",
+    "FlowStage",
+    "LikelihoodTerms",
+    "Moments",
+    "PairedMoments",
+    "SurvivalTable",
+    "Totals",
+]
 
 Row = tuple[Count, ...]
 
@@ -72,6 +82,87 @@ class Moments(Aggregate):
         return self
 
 
+class PairedMoments(Aggregate):
+    """Per term: n, both means, both M2, and the sum of products of the deviations (cross)."""
+
+    n: tuple[Count, ...]
+    mean_x: tuple[Cell, ...]
+    mean_y: tuple[Cell, ...]
+    m2_x: tuple[Cell, ...]
+    m2_y: tuple[Cell, ...]
+    cross: tuple[Cell, ...]
+
+    @model_validator(mode="after")
+    def _check_shape(self) -> Self:
+        parts = (self.n, self.mean_x, self.mean_y, self.m2_x, self.m2_y, self.cross)
+        if not self.n or len({len(part) for part in parts}) != 1:
+            raise ValueError("every part must have the same length, at least one")
+        return self
+
+
+class BinnedCounts(Aggregate):
+    """Patients per group and bin of a public grid, for one or several variables.
+
+    Attributes
+    ----------
+    starts
+        Per variable and group, the index of the first grid bin of every bin given, from 0 up. A
+        site summarises on the whole grid; the gate may merge neighbouring bins. Empty: suppressed.
+    counts
+        Per variable and group, one count per bin given.
+    """
+
+    starts: tuple[tuple[tuple[NonNegativeInt, ...], ...], ...]
+    counts: tuple[tuple[Row, ...], ...]
+
+    @model_validator(mode="after")
+    def _check_shape(self) -> Self:
+        if len(self.starts) != len(self.counts) or not self.starts:
+            raise ValueError("starts and counts are given for the same variables")
+        for starts, counts in zip(self.starts, self.counts, strict=True):
+            if len(starts) != len(counts) or not starts:
+                raise ValueError("starts and counts are given for the same groups")
+            for firsts, row in zip(starts, counts, strict=True):
+                if list(firsts) != sorted(set(firsts)) or (firsts and firsts[0] != 0):
+                    raise ValueError("starts are increasing and begin with 0")
+                if len(row) != len(firsts):
+                    raise ValueError("there is one count per bin given")
+        return self
+
+
+class SurvivalTable(Aggregate):
+    """A life table per group on public time bins.
+
+    Attributes
+    ----------
+    edges
+        Per group, the indices of the time bins' edges that are given, from 0 up; bin j reaches
+        from edge j to edge j + 1. The gate may merge bins and cut the end off. Empty: suppressed.
+    at_risk, events, censored
+        Per group, one count per bin: at risk at its start, with the event, and lost inside it.
+    n_events
+        Patients with the event, over all groups and times; suppressed by the gate if a group is.
+    """
+
+    edges: tuple[tuple[NonNegativeInt, ...], ...]
+    at_risk: tuple[Row, ...]
+    events: tuple[Row, ...]
+    censored: tuple[Row, ...]
+    n_events: Count
+
+    @model_validator(mode="after")
+    def _check_shape(self) -> Self:
+        if not len(self.edges) == len(self.at_risk) == len(self.events) == len(self.censored) >= 1:
+            raise ValueError("every part is given for the same groups")
+        for parts in zip(self.edges, self.at_risk, self.events, self.censored, strict=True):
+            edges, rows = parts[0], parts[1:]
+            if list(edges) != sorted(set(edges)) or len(edges) == 1 or (edges and edges[0] != 0):
+                raise ValueError("edges are increasing from 0, and there are none or two")
+            if any(len(row) != max(len(edges) - 1, 0) for row in rows):
+                raise ValueError("every row has one count per bin")
+        return self
+
+
 class LikelihoodTerms(Aggregate):
     """A log-likelihood with its gradient (p,) and information (p, p) at the queried parameters.
 
@@ -89,6 +180,26 @@ class LikelihoodTerms(Aggregate):
         p = len(self.gradient)
         if p < 1 or len(self.information) != p or any(len(row) != p for row in self.information):
             raise ValueError("information must be p x p for a gradient of length p >= 1")
+        return self
+
+
+class Totals(Aggregate):
+    """Sums over the patients of a site, in rows and columns that the estimator documents.
+
+    Score residuals, pair counts, weights, gradients of replicates: every number is a sum over
+    all patients of one group. `evidence.smallest_group` is the smallest number of patients behind
+    any of them; where `evidence.row_groups` gives that number row by row, the gate suppresses
+    single rows, which are then empty. `n_events` counts patients with the event, None if there is
+    no event.
+    """
+
+    values: tuple[tuple[float, ...], ...]
+    n_events: NonNegativeInt | None
+
+    @model_validator(mode="after")
+    def _check_shape(self) -> Self:
+        if not self.values or len({len(row) for row in self.values if row}) > 1:
+            raise ValueError("values must be a table with at least one row")
         return self
 
 

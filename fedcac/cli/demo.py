@@ -65,7 +65,7 @@ def _run(arguments: argparse.Namespace) -> Outcome:
             )
             source = DicomSource(files, store, device=arguments.device)
             ledger_path = scratch / "sites" / name / "ledger.jsonl"
-            sites.append(InMemorySite(name, source, store, ledger_path))
+            sites.append(InMemorySite(name, source, store, ledger_path, files.secret))
         say(f"{len(sites)} sites verify, approve, score and answer under policy {policy.profile}")
         signed = SignedPackage(package.digest, package.files())
         view = run_round(protocol, sites, policy, lead_key, signed)

@@ -26,12 +26,17 @@ __all__ = ["InMemorySite", "SignedPackage", "run_round"]
 
 @dataclass(frozen=True)
 class InMemorySite:
-    """One site of an in-memory round: where its exams come from and where its ledger goes."""
+    """One site of an in-memory round: where its exams come from and where its ledger goes.
+
+    `secret` deals patients to resampling groups and folds; whoever reads the releases must not
+    know it.
+    """
 
     name: str
     source: ExamSource
     store: SiteStore
     ledger_path: Path
+    secret: bytes
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ def run_round(
             spool=spools[SiteName(site.name)],
             store=site.store,
             source=site.source,
-            answerer=Answerer(policy, FileLedger(site.ledger_path)),
+            answerer=Answerer(policy, FileLedger(site.ledger_path), site.secret),
             is_auto_approving=True,
         )
     engine = RoundEngine(store=store, courier=MailboxCourier(spools), key=lead_key)

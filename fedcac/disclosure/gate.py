@@ -16,10 +16,18 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError
 
-from fedcac.aggregate import Aggregate, CrossTable, Evidence, LikelihoodTerms, parse_aggregate
+from fedcac.aggregate import (
+    Aggregate,
+    CrossTable,
+    Evidence,
+    LikelihoodTerms,
+    Totals,
+    parse_aggregate,
+)
 from fedcac.aggregate.base import registered
 from fedcac.aggregate.shapes import FlowStage
 from fedcac.canonical import Digest, canonical_bytes, sha256_hex
+from fedcac.disclosure.history import are_compatible, is_whole, numbers_released
 from fedcac.disclosure.ledger import Ledger, LedgerEntry
 from fedcac.disclosure.policy import Policy
 from fedcac.disclosure.question import Question
@@ -30,6 +38,9 @@ from fedcac.vocabulary import CellStatus, ExclusionReason, RefusalCode
 __all__ = ["Gate", "Refusal", "Release"]
 
 _TOKEN = object()
+_CHARGED = (LikelihoodTerms, Totals)
+"""Shapes of real numbers that few patients could be solved from: what they release is counted."""
+
 _WORDS = frozenset(CellStatus)
 _KEYS = frozenset([*FlowStage, *ExclusionReason])
 
@@ -199,13 +210,10 @@ class Gate:
         past = [entry for entry in self._ledger.entries if _is_charged(entry)]
         if any(self._is_near_duplicate(question, released, entry) for entry in past):
             return RefusalCode.NESTED_COHORT
-        if not issubclass(registered()[released["kind"]], LikelihoodTerms):
+        if not issubclass(registered()[released["kind"]], _CHARGED):
             return None
-        return self._likelihood_refusal(
-            question,
-            released,
-            [entry for entry in past if _shape_is(entry, LikelihoodTerms)],
-        )
+        charged = [entry for entry in past if any(_shape_is(entry, shape) for shape in _CHARGED)]
+        return self._budget_refusal(question, released, charged)
 
     def _is_near_duplicate(
         self, question: Question, released: Mapping[str, Any], entry: LedgerEntry
@@ -219,17 +227,18 @@ class Gate:
             return entry.analysis_digest == question.analysis_digest and gap < k
         if 0 < gap < k:
             return True
+        if payload["kind"] == released["kind"] and _n_events(payload) is not None:
+            events = _n_events(released)
+            return events is not None and 0 < abs((_n_events(payload) or 0) - events) < k
         kind = registered()[released["kind"]]
-        if issubclass(kind, LikelihoodTerms) and _shape_is(entry, LikelihoodTerms):
-            return bool(0 < abs(payload["n_events"] - released["n_events"]) < k)
         if issubclass(kind, CrossTable) and _shape_is(entry, CrossTable):
-            return any(
-                payload[name] != released[name]
-                for name in ("matrix", "two_by_two", "kept_cut_offs", "collapsed")
-            )
+            if entry.scores_digest != question.scores_digest:
+                return not (is_whole(payload) and is_whole(released))
+            is_cut_alike = entry.categories_digest == question.categories_digest
+            return not (is_cut_alike and are_compatible(payload, released, self._policy))
         return False
 
-    def _likelihood_refusal(
+    def _budget_refusal(
         self, question: Question, released: Mapping[str, Any], past: list[LedgerEntry]
     ) -> RefusalCode | None:
         limits = self._policy.cox
@@ -237,11 +246,11 @@ class Gate:
         asked = {e.key for e in about if e.analysis_digest == question.analysis_digest}
         if len(asked) >= limits.maximum_exchanges:
             return RefusalCode.TOO_MANY_EXCHANGES
-        sizes = [len(released["gradient"])]
         # A repeated answer tells nothing new, so each question is charged once.
-        sizes += [_n_parameters(entry) for entry in about if entry.repeats is None]
-        spent = sum(_numbers_released(p) for p in sizes)
-        if spent > limits.budget_share * released["n_patients"] * max(sizes):
+        charged = [released, *(e.payload or {} for e in about if e.repeats is None)]
+        spent = sum(numbers_released(payload) for payload in charged)
+        largest = max(len(payload.get("gradient", [0])) for payload in charged)
+        if spent > limits.budget_share * released["n_patients"] * largest:
             return RefusalCode.BUDGET_SPENT
         return None
 
@@ -264,6 +273,8 @@ class Gate:
             analysis_digest=question.analysis_digest,
             query_digest=question.query_digest,
             cohort_digest=question.cohort_digest,
+            scores_digest=question.scores_digest,
+            categories_digest=question.categories_digest,
             key=question.key,
             policy_digest=self._policy_digest,
             profile=self._policy.profile,
@@ -338,11 +349,6 @@ def _shape_is(entry: LedgerEntry, shape: type[Aggregate]) -> bool:
     return entry.payload is not None and names <= set(entry.payload)
 
 
-def _n_parameters(entry: LedgerEntry) -> int:
-    gradient = (entry.payload or {})["gradient"]
-    return len(gradient) if isinstance(gradient, list) else 0
-
-
-def _numbers_released(n_parameters: int) -> int:
-    # Log-likelihood, gradient, and the information's upper triangle.
-    return 1 + n_parameters + n_parameters * (n_parameters + 1) // 2
+def _n_events(payload: Mapping[str, Any]) -> int | None:
+    events = payload.get("n_events")
+    return events if isinstance(events, int) else None

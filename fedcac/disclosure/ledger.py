@@ -46,6 +46,8 @@ class LedgerEntry(BaseModel):
     analysis_digest: DigestText
     query_digest: DigestText
     cohort_digest: DigestText
+    scores_digest: DigestText
+    categories_digest: DigestText
     key: DigestText
     policy_digest: DigestText
     profile: str

@@ -7,12 +7,23 @@ from typing import Any
 
 from fedcac.canonical import Digest, digest_of
 from fedcac.exchange.messages import Query
-from fedcac.protocol import BlandAltmanSpec, CoxSpec, Protocol
+from fedcac.protocol import (
+    AnalysisSpec,
+    BlandAltmanSpec,
+    CorrelationSpec,
+    DistributionSpec,
+    Protocol,
+    ReclassificationSpec,
+    ZeroInflatedSpec,
+)
 
 __all__ = ["FLOW", "Question", "analysis_digest", "question_of"]
 
 FLOW = "flow"
 """The name under which the flow of patients is asked for beside a protocol's analyses."""
+
+_FURTHER_STEPS = frozenset({"robust", "proportionality", "concordance"})
+_WITHOUT_CATEGORIES = (BlandAltmanSpec, CorrelationSpec, DistributionSpec, ZeroInflatedSpec)
 
 
 @dataclass(frozen=True)
@@ -21,6 +32,8 @@ class Question:
 
     `analysis_digest` covers the analysis's content, not its name nor its protocol's, so that the
     same question under another name is recognised. `cohort_digest` covers the analysed rows.
+    `scores_digest` and `categories_digest` say which two scores a table would cross, and where it
+    would cut them.
     """
 
     round_id: str
@@ -30,6 +43,8 @@ class Question:
     analysis_digest: Digest
     query_digest: Digest
     cohort_digest: Digest
+    scores_digest: Digest
+    categories_digest: Digest
 
     @property
     def key(self) -> Digest:
@@ -47,25 +62,47 @@ def analysis_digest(protocol: Protocol, analysis: str) -> Digest:
     """
     if analysis == FLOW:
         return digest_of({"kind": FLOW})
-    spec = next((spec for spec in protocol.analyses if spec.id == analysis), None)
-    if spec is None:
-        raise KeyError(analysis)
+    spec = protocol.analysis(analysis)
+    models = (
+        [_content(protocol, protocol.analysis(name)) for name in (spec.base, spec.full)]
+        if isinstance(spec, ReclassificationSpec)
+        else []
+    )
+    return digest_of({**_content(protocol, spec), "models": models})
+
+
+def _content(protocol: Protocol, spec: AnalysisSpec) -> dict[str, Any]:
+    # Names and words of the protocol do not count, nor do options that only add further steps,
+    # which are questions of their own.
+    named = set(getattr(spec, "covariates", ())) | {getattr(spec, "by", "")}
+    named |= {getattr(spec, "prediction", "")}
+    subgroup = protocol.subgroup(spec.subgroup) if spec.subgroup else None
+    if subgroup is not None:
+        named.add(subgroup.covariate)
+    endpoints = {getattr(spec, "endpoint", ""), getattr(spec, "by", "")}
     content: dict[str, Any] = {
-        "spec": spec.model_dump(mode="json", exclude={"id"}),
+        "spec": spec.model_dump(mode="json", exclude={"id", "subgroup", *_FURTHER_STEPS}),
         "index_test": protocol.index_test.model_dump(mode="json"),
         "reference": protocol.reference.model_dump(mode="json"),
+        "scores": [
+            None if score is None else score.column
+            for score in (protocol.comparator, protocol.second_reference)
+        ],
+        "subgroup": subgroup and subgroup.model_dump(mode="json", exclude={"name", "description"}),
+        "endpoints": [
+            endpoint.model_dump(mode="json", exclude={"name", "definition"})
+            for endpoint in protocol.endpoints
+            if endpoint.name in endpoints
+        ],
+        "covariates": [
+            covariate.model_dump(mode="json", exclude={"description"})
+            for covariate in protocol.covariates
+            if covariate.name in named
+        ],
     }
-    if not isinstance(spec, BlandAltmanSpec):
+    if not isinstance(spec, _WITHOUT_CATEGORIES):
         content["categories"] = protocol.categories.model_dump(mode="json")
-    if isinstance(spec, CoxSpec):
-        content["endpoint"] = protocol.endpoint(spec.endpoint).model_dump(
-            mode="json", exclude={"name", "definition"}
-        )
-        content["covariates"] = [
-            protocol.covariate(name).model_dump(mode="json", exclude={"description"})
-            for name in spec.covariates
-        ]
-    return digest_of(content)
+    return content
 
 
 def question_of(
@@ -86,4 +123,14 @@ def question_of(
         analysis_digest=analysis_digest(protocol, analysis),
         query_digest=digest_of(query.model_dump(mode="json")),
         cohort_digest=cohort_digest,
+        scores_digest=digest_of(_scores(protocol, analysis)),
+        categories_digest=digest_of(protocol.categories.model_dump(mode="json")),
     )
+
+
+def _scores(protocol: Protocol, analysis: str) -> list[str]:
+    if analysis == FLOW:
+        return []
+    spec = protocol.analysis(analysis)
+    roles = (getattr(spec, "index", "index"), getattr(spec, "reference", "reference"))
+    return [protocol.score_column(role) for role in roles]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from fedcac.canonical import Digest, digest_of
-from fedcac.protocol.analyses import AgreementSpec, AnalysisSpec, CoxSpec, Identifier
+from fedcac.protocol.analyses import AnalysisSpec, Identifier
 from fedcac.protocol.categories import CategoryScheme
-from fedcac.vocabulary import IndexTest, Modality, ReferenceKind, Vessel
+from fedcac.protocol.consistency import check_analyses, check_columns, inconsistent, repeated
+from fedcac.vocabulary import IndexTest, Modality, ReferenceKind, ScoreRole
 
 __all__ = [
     "Citation",
@@ -25,25 +24,11 @@ __all__ = [
     "Pairing",
     "Protocol",
     "Reference",
+    "ScoreColumn",
+    "Subgroup",
 ]
 
 Sentence = Annotated[str, Field(min_length=3, max_length=600)]
-
-
-_SCORE_COLUMNS = frozenset(
-    f"{side}_{what}"
-    for side in ("index", "reference")
-    for what in ("score", *(vessel.value for vessel in Vessel))
-)
-
-
-def _inconsistent(message: str, *at: str | int) -> PydanticCustomError:
-    """Return the error of a plan that contradicts itself; `at` is the key to look at."""
-    return PydanticCustomError("inconsistent", "{message}", {"message": message, "at": at})
-
-
-def _repeated(names: Iterable[str]) -> str:
-    return ", ".join(sorted(name for name, count in Counter(names).items() if count > 1))
 
 
 class _Part(BaseModel):
@@ -118,20 +103,46 @@ class Covariate(_Part):
                 "levels (two or more) belong to a categorical covariate, and only there"
             )
         # A table's words are matched without regard to case.
-        if repeated := _repeated(level.lower() for level in self.levels):
-            raise ValueError(f"level used twice: {repeated}")
+        if twice := repeated(level.lower() for level in self.levels):
+            raise ValueError(f"level used twice: {twice}")
         if self.minimum is not None and self.maximum is not None and self.minimum >= self.maximum:
             raise ValueError("minimum must be below maximum")
         return self
 
 
 class Endpoint(_Part):
-    """A time-to-event outcome in the site table; times are in days from the index exam."""
+    """A time-to-event outcome in the site table; times are in days from the index exam.
+
+    `exclusion` leaves patients out of this endpoint alone: Miller 2023 excludes patients
+    revascularised within 90 days, which looks into the future. `landmark_days` is the analysis
+    that does not: it starts that many days after the exam, with the patients still followed and
+    free of the event then, and counts time from there.
+    """
 
     name: Identifier
     definition: Sentence
     time_column: Identifier = "follow_up_days"
     event_column: Identifier = "event"
+    exclusion: ClinicalCriterion | None = None
+    landmark_days: Annotated[int, Field(ge=0, le=3650)] = 0
+
+
+class ScoreColumn(_Part):
+    """A further score in the site table: a second index test, or a second reference standard."""
+
+    column: Identifier
+    description: Sentence
+
+
+class Subgroup(_Part):
+    """Patients with one of a covariate's `levels`, or a value from `minimum` to below `below`."""
+
+    name: Identifier
+    covariate: Identifier
+    levels: tuple[str, ...] = ()
+    minimum: float | None = None
+    below: float | None = None
+    description: Sentence
 
 
 class DisclosureMinimum(_Part):
@@ -161,6 +172,9 @@ class Protocol(_Part):
     categories: CategoryScheme
     covariates: tuple[Covariate, ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
+    comparator: ScoreColumn | None = None
+    second_reference: ScoreColumn | None = None
+    subgroups: tuple[Subgroup, ...] = ()
     analyses: Annotated[tuple[AnalysisSpec, ...], Field(min_length=1)]
     disclosure: DisclosureMinimum = DisclosureMinimum()
 
@@ -174,68 +188,14 @@ class Protocol(_Part):
 
     @model_validator(mode="after")
     def _check_references(self) -> Self:
-        self._check_names()
-        self._check_columns()
-        for index, analysis in enumerate(self.analyses):
-            if isinstance(analysis, CoxSpec):
-                self._check_cox(index, analysis)
-            elif isinstance(analysis, AgreementSpec):
-                if repeated := _repeated(analysis.weights):
-                    raise _inconsistent(f"used twice: {repeated}", "analyses", index, "weights")
+        check_columns(self)
+        check_analyses(self)
         if self.reference.modality is not self.modality and self.pairing is None:
-            raise _inconsistent(
+            raise inconsistent(
                 "index and reference are read on different exams: declare pairing.window_days",
                 "reference",
             )
         return self
-
-    def _check_names(self) -> None:
-        for what, section, names in (
-            ("analysis id", "analyses", [analysis.id for analysis in self.analyses]),
-            ("covariate", "covariates", [covariate.name for covariate in self.covariates]),
-            ("endpoint", "endpoints", [endpoint.name for endpoint in self.endpoints]),
-        ):
-            if repeated := _repeated(names):
-                raise _inconsistent(f"{what} used twice: {repeated}", section)
-
-    def _check_columns(self) -> None:
-        # One column of the site table has one reading; endpoints may share times or events.
-        roles = dict.fromkeys(_SCORE_COLUMNS, "a score") | {"patient_id": "the patient"}
-        claims: list[tuple[str, str, tuple[str | int, ...]]] = [
-            (covariate.name, "a covariate", ("covariates", index, "name"))
-            for index, covariate in enumerate(self.covariates)
-        ]
-        for index, endpoint in enumerate(self.endpoints):
-            claims += [
-                (endpoint.time_column, "a time", ("endpoints", index, "time_column")),
-                (endpoint.event_column, "an event", ("endpoints", index, "event_column")),
-            ]
-        for column, role, at in claims:
-            taken = roles.setdefault(column, role)
-            if taken != role:
-                raise _inconsistent(f"column '{column}' is {taken} already, not {role}", *at)
-
-    def _check_cox(self, index: int, analysis: CoxSpec) -> None:
-        at = ("analyses", index)
-        declared = {covariate.name for covariate in self.covariates}
-        if unknown := sorted(set(analysis.covariates) - declared):
-            raise _inconsistent(
-                f"analysis '{analysis.id}' names covariates that the protocol does not "
-                f"declare: {', '.join(unknown)}",
-                *at,
-                "covariates",
-            )
-        if repeated := _repeated(analysis.covariates):
-            raise _inconsistent(f"covariate used twice: {repeated}", *at, "covariates")
-        if analysis.endpoint not in {endpoint.name for endpoint in self.endpoints}:
-            raise _inconsistent(
-                f"analysis '{analysis.id}' names endpoint '{analysis.endpoint}', "
-                "which the protocol does not declare",
-                *at,
-                "endpoint",
-            )
-        if not analysis.covariates and analysis.risk_category == "none":
-            raise _inconsistent(f"analysis '{analysis.id}' has nothing to estimate", *at)
 
     def digest(self) -> Digest:
         """Return the digest of the protocol's canonical JSON."""
@@ -260,3 +220,31 @@ class Protocol(_Part):
             if endpoint.name == name:
                 return endpoint
         raise KeyError(name)
+
+    def subgroup(self, name: str) -> Subgroup:
+        """Return a declared subgroup by name; KeyError if there is none."""
+        for subgroup in self.subgroups:
+            if subgroup.name == name:
+                return subgroup
+        raise KeyError(name)
+
+    def analysis(self, name: str) -> AnalysisSpec:
+        """Return a declared analysis by id; KeyError if there is none."""
+        for analysis in self.analyses:
+            if analysis.id == name:
+                return analysis
+        raise KeyError(name)
+
+    def score_column(self, role: str) -> str:
+        """Return the site-table column of a `ScoreRole`; KeyError if it is not declared."""
+        declared = {
+            ScoreRole.INDEX.value: "index_score",
+            ScoreRole.REFERENCE.value: "reference_score",
+        }
+        for further, score in (
+            (ScoreRole.COMPARATOR, self.comparator),
+            (ScoreRole.SECOND_REFERENCE, self.second_reference),
+        ):
+            if score is not None:
+                declared[further.value] = score.column
+        return declared[role]

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-from fedcac.protocol import (
-    AccuracySpec,
-    AgreementSpec,
-    AnalysisSpec,
-    BlandAltmanSpec,
-    CategoryScheme,
-    CoxSpec,
-    Protocol,
-)
+from fedcac.protocol import CategoryScheme, Protocol
+from fedcac.report.analysis_methods import describe_analysis
 from fedcac.report.wording import (
     CONVENTION_WORDS,
     INDEX_WORDS,
     MODALITY_WORDS,
     REFERENCE_WORDS,
 )
-from fedcac.vocabulary import BoundaryConvention, Interval, TieMethod
+from fedcac.vocabulary import BoundaryConvention
 
 __all__ = ["category_bands", "describe_question", "write_methods"]
-
-_INTERVALS = {
-    Interval.WILSON: "Wilson's score method",
-    Interval.CLOPPER_PEARSON: "the exact method of Clopper and Pearson",
-    Interval.ENG2021: "the normal approximation with the total number of patients as denominator, "
-    "as in Eng et al. 2021",
-}
 
 
 def describe_question(protocol: Protocol) -> tuple[tuple[str, str], ...]:
@@ -84,50 +70,12 @@ def write_methods(protocol: Protocol) -> tuple[str, ...]:
         f"{image.max_slice_thickness_mm:g} mm; contrast-enhanced series were "
         f"{'allowed' if image.allow_contrast else 'excluded'}, series with a sharp kernel "
         f"{'allowed' if image.allow_sharp_kernel else 'excluded'}. Every patient counts once.",
-        *(_describe(spec, protocol) for spec in protocol.analyses),
+        *(describe_analysis(spec, protocol) for spec in protocol.analyses),
         "Where a site's counts could not leave, the site is absent from that pooled value, and "
         "the disclosure section states how many patients this cost. A value that is suppressed is "
         "not zero and was not imputed.",
     ]
     return tuple(paragraphs)
-
-
-def _describe(spec: AnalysisSpec, protocol: Protocol) -> str:
-    match spec:
-        case AgreementSpec():
-            weights = ", ".join(weight.value for weight in spec.weights)
-            return (
-                f"Agreement ({spec.id}). Confusion matrices of "
-                f"{protocol.categories.n_categories} risk categories, reference standard in rows, "
-                f"were summed over sites. Cohen's kappa ({weights}) has the large-sample interval "
-                "of Fleiss, Cohen and Everitt (1969)."
-            )
-        case AccuracySpec():
-            return (
-                f"Diagnostic accuracy ({spec.id}). The 2x2 table at each cut-off was summed over "
-                f"sites; 95% confidence intervals of proportions follow "
-                f"{_INTERVALS[spec.interval]}. The interval of F1 transforms that of the Jaccard "
-                "index."
-            )
-        case BlandAltmanSpec():
-            vessels = ", also for each coronary vessel" if spec.per_vessel else ""
-            return (
-                f"Bland-Altman analysis ({spec.id}). Numbers of patients, means and sums of "
-                f"squared deviations of index minus reference score were merged over sites"
-                f"{vessels}. Limits of agreement are the bias ± 1.96 standard deviations; they are "
-                "not a confidence interval of the bias."
-            )
-        case CoxSpec():
-            ties = "Efron" if spec.ties is TieMethod.EFRON else "Breslow"
-            endpoint = protocol.endpoint(spec.endpoint)
-            return (
-                f"Survival ({spec.id}). A Cox model stratified by site for {endpoint.name} "
-                f"({endpoint.definition.rstrip('.')}) was fitted by Newton's method on the sum of "
-                "the sites' log-likelihoods, gradients and information matrices, which gives the "
-                "same estimate as pooling the patients; ties follow "
-                f"{ties}. Intervals and p-values are Wald's; the model's test is the "
-                "likelihood-ratio test."
-            )
 
 
 def _edge(scheme: CategoryScheme, i: int, *, is_lower: bool) -> str:

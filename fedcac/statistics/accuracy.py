@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar, NamedTuple
+
+from scipy import special
 
 from fedcac.aggregate import Aggregate, Count
 from fedcac.exams import Exams
 from fedcac.exchange.messages import Query
 from fedcac.protocol import AccuracySpec
 from fedcac.statistics.confusion import (
-    COLUMNS,
     COUNTS_QUERY,
     ConfusionCounts,
     confusion_answers,
@@ -18,18 +20,18 @@ from fedcac.statistics.confusion import (
 )
 from fedcac.statistics.estimator import (
     META,
+    NO_FITS,
     POOLED,
     Estimate,
     Estimator,
     Pooling,
     register_estimator,
 )
-from fedcac.statistics.heterogeneity import (
-    MINIMUM_SITES,
-    dersimonian_laird,
-    logit_with_variance,
-)
+from fedcac.statistics.fit import Fit
+from fedcac.statistics.heterogeneity import MINIMUM_SITES, logit_with_variance
 from fedcac.statistics.intervals import eng2021, proportion_interval
+from fedcac.statistics.meta_rows import meta_rows, without
+from fedcac.statistics.reitsma import Reitsma, reitsma
 from fedcac.statistics.rows import refusal_status
 from fedcac.vocabulary import CellStatus, Interval, Measure, RefusalCode, RowStatus, SiteName
 
@@ -49,6 +51,12 @@ _FRACTIONS: dict[Measure, tuple[tuple[int, ...], tuple[int, ...]]] = {
 }
 
 
+_BETWEEN_SITES = frozenset({Measure.SENSITIVITY, Measure.SPECIFICITY})
+
+BIVARIATE = "bivariate"
+"""Group of the rows of the bivariate random-effects model."""
+
+
 class Fraction(NamedTuple):
     """Successes out of n patients; `n_total` counts all patients of the sites behind it."""
 
@@ -63,24 +71,30 @@ class Accuracy(Estimator[AccuracySpec]):
 
     Each measure is pooled over the sites that released the cells it needs; `n` is its denominator.
     F1 = 2J / (1 + J) with J = TP / (TP + FP + FN), and so is its interval from that of J. The 2x2
-    counts are `count` rows with group tp, fn, fp or tn. `meta` rows give I2 (a fraction, with the
-    p-value of Cochran's Q) and the DerSimonian-Laird tau2 on the logit scale, group = the measure,
-    for sensitivity and specificity when three sites or more took part.
+    counts are `count` rows with group tp, fn, fp or tn.
+
+    When three sites or more took part, `meta` gives for sensitivity and specificity the
+    random-effects mean of the logits, how the sites differ on the logit scale (`meta_rows`), and
+    both together by Reitsma's bivariate model (group `bivariate`). Where that model cannot be
+    fitted, with fewer than ten sites or a covariance on the edge of its range, its rows are not
+    estimable and ci_method says why; the univariate means stand instead. `pooled` is again given
+    without each site, group `without <site>`.
     """
 
     kind: ClassVar[str] = "accuracy"
     aggregate_types: ClassVar[tuple[type[Aggregate], ...]] = (ConfusionCounts,)
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The two scores."""
-        return COLUMNS
-
     def summarise(self, exams: Exams, query: Query) -> ConfusionCounts:
         """Return the site's confusion counts; raises as `confusion_counts`."""
-        return confusion_counts(exams, query, self.protocol.categories)
+        return confusion_counts(
+            self.cohort(exams),
+            query,
+            self.protocol.categories,
+            self.protocol.score_column(self.spec.index),
+            self.protocol.score_column(self.spec.reference),
+        )
 
-    def pool(self, sites: Sequence[SiteName]) -> Pooling:
+    def pool(self, sites: Sequence[SiteName], fits: Mapping[str, Fit] = NO_FITS) -> Pooling:
         """Ask once, then give counts and proportions at every cut-off."""
         scheme = self.protocol.categories
         answers = confusion_answers((yield COUNTS_QUERY), sites, scheme)
@@ -100,8 +114,10 @@ class Accuracy(Estimator[AccuracySpec]):
             scopes = _scopes(answers, position, successes, denominator)
             for scope, fraction in scopes.items():
                 yield self._fraction_row(scope, measure, term, fraction)
-            if measure in (Measure.SENSITIVITY, Measure.SPECIFICITY):
+            if len(answers) >= MINIMUM_SITES and measure in _BETWEEN_SITES:
                 yield from self._heterogeneity_rows(scopes, measure, term)
+        if len(answers) >= MINIMUM_SITES:
+            yield from self._bivariate_rows(answers, position, term)
 
     def _count_row(self, scope: str, cell: str, term: str, count: Fraction | RowStatus) -> Estimate:
         if isinstance(count, RowStatus):
@@ -150,28 +166,69 @@ class Accuracy(Estimator[AccuracySpec]):
     def _heterogeneity_rows(
         self, scopes: Mapping[str, Fraction | RowStatus], measure: Measure, term: str
     ) -> Iterator[Estimate]:
-        if len(scopes) - 1 < MINIMUM_SITES:
-            return
-        known = [
-            fraction
+        known = {
+            scope: fraction
             for scope, fraction in scopes.items()
             if scope != POOLED and not isinstance(fraction, RowStatus) and fraction.n > 0
+        }
+        logits = [logit_with_variance(own.successes, own.n) for own in known.values()]
+        yield from meta_rows(
+            self.spec.id,
+            measure,
+            term,
+            [y for y, _ in logits],
+            [v for _, v in logits],
+            sum(fraction.n for fraction in known.values()),
+            back=lambda logit: float(special.expit(logit)),
+        )
+        if len(known) < MINIMUM_SITES:
+            return
+        for site in known:
+            rest = [own for other, own in known.items() if other != site]
+            fraction = Fraction(*(sum(parts) for parts in zip(*rest, strict=True)))
+            row = self._fraction_row(POOLED, measure, term, fraction)
+            yield replace(row, group=without(SiteName(site)))
+
+    def _bivariate_rows(
+        self, answers: Mapping[SiteName, ConfusionCounts | RefusalCode], position: int, term: str
+    ) -> Iterator[Estimate]:
+        tables = [
+            tuple(cell for cell in answer.two_by_two[position] if not isinstance(cell, CellStatus))
+            for answer in answers.values()
+            if not isinstance(answer, RefusalCode)
         ]
-        logits = [logit_with_variance(fraction.successes, fraction.n) for fraction in known]
-        found = dersimonian_laird([y for y, _ in logits], [v for _, v in logits])
-        for what in (Measure.I2, Measure.TAU2):
-            is_i2 = what is Measure.I2
+        whole = [(cells[0], cells[1], cells[2], cells[3]) for cells in tables if len(cells) == 4]
+        # The model has no use for a site without one of the classes.
+        whole = [t for t in whole if t[0] + t[1] > 0 and t[2] + t[3] > 0]
+        found = reitsma(whole)
+        n = sum(map(sum, whole))
+        is_fitted = isinstance(found, Reitsma)
+        for measure in (Measure.SENSITIVITY, Measure.SPECIFICITY):
+            limits = getattr(found, measure.value) if is_fitted else None
             yield Estimate(
                 self.spec.id,
                 META,
-                what,
-                group=measure.value,
+                measure,
+                group=BIVARIATE,
                 term=term,
-                estimate=None if found is None else (found.i2 if is_i2 else found.tau2),
-                p_value=found.p_value if found is not None and is_i2 else None,
-                n=sum(fraction.n for fraction in known),
-                status=RowStatus.NOT_ESTIMABLE if found is None else RowStatus.OK,
+                estimate=limits and limits.estimate,
+                ci_low=limits and limits.ci_low,
+                ci_high=limits and limits.ci_high,
+                ci_method="wald_logit" if is_fitted else str(found),
+                n=n,
+                status=RowStatus.OK if is_fitted else RowStatus.NOT_ESTIMABLE,
             )
+        yield Estimate(
+            self.spec.id,
+            META,
+            Measure.CORRELATION,
+            group=BIVARIATE,
+            term=term,
+            estimate=found.rho if isinstance(found, Reitsma) else None,
+            ci_method="" if is_fitted else str(found),
+            n=n,
+            status=RowStatus.OK if is_fitted else RowStatus.NOT_ESTIMABLE,
+        )
 
 
 def _f1(jaccard: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import ClassVar
 
@@ -14,7 +15,6 @@ from fedcac.exams import Exams
 from fedcac.exchange.messages import Query
 from fedcac.protocol import AgreementSpec
 from fedcac.statistics.confusion import (
-    COLUMNS,
     COUNTS_QUERY,
     ConfusionCounts,
     common_cut_offs,
@@ -26,16 +26,21 @@ from fedcac.statistics.confusion import (
 )
 from fedcac.statistics.estimator import (
     META,
+    NO_FITS,
     POOLED,
     Estimate,
     Estimator,
     Pooling,
     register_estimator,
 )
+from fedcac.statistics.fit import Fit
+from fedcac.statistics.heterogeneity import MINIMUM_SITES
 from fedcac.statistics.intervals import Z95
 from fedcac.statistics.kappa import Kappa, cohen_kappa
-from fedcac.statistics.rows import refusal_status, two_sided_p
-from fedcac.vocabulary import Measure, RefusalCode, RowStatus, SiteName
+from fedcac.statistics.meta_rows import meta_rows, without
+from fedcac.statistics.paired_counts import bhapkar, stuart_maxwell
+from fedcac.statistics.rows import Value, refusal_status, two_sided_p, value_row
+from fedcac.vocabulary import KappaWeights, Measure, RefusalCode, RowStatus, SiteName
 
 __all__ = ["Agreement"]
 
@@ -59,6 +64,12 @@ class Agreement(Estimator[AgreementSpec]):
         Sum w kappa / Sum w with w = 1/SE^2. The interval is Wald's with the Fleiss-Cohen-Everitt
         standard error, the p-value uses the one under no agreement.
 
+    stuart_maxwell_chi2, bhapkar_chi2
+        Whether both give the categories equally often, per site and pooled.
+
+    With three sites or more, `meta` also says how their kappas differ, and `pooled` is given
+    without each site, group `without <site>`.
+
     Where a gate withheld a site's matrix but released it with categories merged, kappa is given
     once more on the cut-offs that all sites kept, with the merged labels as its term; kappas on
     different categories are not comparable. `meta` does not exist when a site agrees perfectly,
@@ -68,16 +79,17 @@ class Agreement(Estimator[AgreementSpec]):
     kind: ClassVar[str] = "agreement"
     aggregate_types: ClassVar[tuple[type[Aggregate], ...]] = (ConfusionCounts,)
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The two scores."""
-        return COLUMNS
-
     def summarise(self, exams: Exams, query: Query) -> ConfusionCounts:
         """Return the site's confusion counts; raises as `confusion_counts`."""
-        return confusion_counts(exams, query, self.protocol.categories)
+        return confusion_counts(
+            self.cohort(exams),
+            query,
+            self.protocol.categories,
+            self.protocol.score_column(self.spec.index),
+            self.protocol.score_column(self.spec.reference),
+        )
 
-    def pool(self, sites: Sequence[SiteName]) -> Pooling:
+    def pool(self, sites: Sequence[SiteName], fits: Mapping[str, Fit] = NO_FITS) -> Pooling:
         """Ask once, then give counts and kappas."""
         scheme = self.protocol.categories
         answers = confusion_answers((yield COUNTS_QUERY), sites, scheme)
@@ -88,7 +100,7 @@ class Agreement(Estimator[AgreementSpec]):
             for scope, matrix in full.items()
             for row in self._count_rows(scope, matrix, labels)
         }
-        kappas = list(self._kappa_rows(full, term=""))
+        kappas = [*self._kappa_rows(full, term=""), *self._margin_rows(full, term="")]
         kept = common_cut_offs(tuple(answers.values()))
         if kept and any(_is_collapsed(answer) for answer in answers.values()):
             merged = _with_pooled(
@@ -96,6 +108,7 @@ class Agreement(Estimator[AgreementSpec]):
             )
             labels = merged_labels(scheme, kept)
             kappas.extend(self._kappa_rows(merged, term=" | ".join(labels)))
+            kappas.extend(self._margin_rows(merged, term=" | ".join(labels)))
             for scope, matrix in merged.items():
                 for row in self._count_rows(scope, matrix, labels):
                     # A category that was not merged is known from the full matrix already.
@@ -124,16 +137,58 @@ class Agreement(Estimator[AgreementSpec]):
     def _kappa_rows(self, scopes: Mapping[str, Scope], term: str) -> Iterator[Estimate]:
         for weights in self.spec.weights:
             measure = Measure(f"kappa_{weights.value}")
-            found: list[Kappa] = []
+            found: dict[str, Kappa] = {}
             for scope, matrix in scopes.items():
                 if isinstance(matrix, RowStatus):
                     yield Estimate(self.spec.id, scope, measure, term=term, status=matrix)
                     continue
                 kappa = cohen_kappa(matrix, weights)
                 if kappa is not None and scope != POOLED:
-                    found.append(kappa)
+                    found[scope] = kappa
                 yield self._kappa_row(scope, measure, term, kappa, int(matrix.sum()))
-            yield self._meta_row(measure, term, found, scopes[POOLED])
+            yield self._meta_row(measure, term, tuple(found.values()), scopes[POOLED])
+            if len(scopes) > MINIMUM_SITES:
+                yield from meta_rows(
+                    self.spec.id,
+                    measure,
+                    term,
+                    [kappa.estimate for kappa in found.values()],
+                    [kappa.se**2 for kappa in found.values()],
+                    sum(kappa.n for kappa in found.values()),
+                    has_mean=False,
+                )
+                yield from self._without_rows(scopes, weights, term)
+
+    def _without_rows(
+        self, scopes: Mapping[str, Scope], weights: KappaWeights, term: str
+    ) -> Iterator[Estimate]:
+        known = {
+            scope: matrix
+            for scope, matrix in scopes.items()
+            if scope != POOLED and not isinstance(matrix, RowStatus)
+        }
+        if len(known) < MINIMUM_SITES:
+            return
+        for site, own in known.items():
+            rest = np.sum(list(known.values()), axis=0) - own
+            kappa = cohen_kappa(rest, weights)
+            measure = Measure(f"kappa_{weights.value}")
+            row = self._kappa_row(POOLED, measure, term, kappa, int(rest.sum()))
+            yield replace(row, group=without(SiteName(site)))
+
+    def _margin_rows(self, scopes: Mapping[str, Scope], term: str) -> Iterator[Estimate]:
+        for scope, matrix in scopes.items():
+            for measure, test_of in (
+                (Measure.STUART_MAXWELL_CHI2, stuart_maxwell),
+                (Measure.BHAPKAR_CHI2, bhapkar),
+            ):
+                if isinstance(matrix, RowStatus):
+                    yield Estimate(self.spec.id, scope, measure, term=term, status=matrix)
+                    continue
+                test = test_of(matrix)
+                value = Value(test.chi2, p_value=test.p_value) if test else None
+                n = int(matrix.sum())
+                yield value_row(self.spec.id, scope, measure, value, term=term, n=n)
 
     def _kappa_row(
         self, scope: str, measure: Measure, term: str, kappa: Kappa | None, n: int

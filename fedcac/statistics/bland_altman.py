@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 from typing import ClassVar
 
 import numpy as np
@@ -14,7 +15,7 @@ from fedcac.exams import Exams, vessel_columns
 from fedcac.exchange.messages import Query
 from fedcac.protocol import BlandAltmanSpec
 from fedcac.statistics.estimator import (
-    META,
+    NO_FITS,
     POOLED,
     Answers,
     Estimate,
@@ -23,7 +24,9 @@ from fedcac.statistics.estimator import (
     QueryError,
     register_estimator,
 )
-from fedcac.statistics.heterogeneity import MINIMUM_SITES, dersimonian_laird
+from fedcac.statistics.fit import Fit
+from fedcac.statistics.heterogeneity import MINIMUM_SITES
+from fedcac.statistics.meta_rows import meta_rows, without
 from fedcac.statistics.rows import refusal_status
 from fedcac.vocabulary import CellStatus, Measure, RefusalCode, RowStatus, SiteName, Vessel
 
@@ -72,17 +75,12 @@ class BlandAltman(Estimator[BlandAltmanSpec]):
 
     SE(bias) = s / sqrt(n); SE(limit) = s sqrt(1/n + 1.96^2 / (2(n-1))); both intervals use t with
     n - 1 degrees of freedom. Term is empty for the total score, else the vessel. `meta` gives the
-    DerSimonian-Laird tau2 of the bias between sites, in squared score units, group `bias`, when
-    three sites or more took part.
+    random-effects mean of the sites' biases and how they differ, when three sites or more took
+    part; the pooled bias is again given without each site, group `without <site>`.
     """
 
     kind: ClassVar[str] = "bland_altman"
     aggregate_types: ClassVar[tuple[type[Aggregate], ...]] = (DifferenceMoments,)
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The total scores; a site without vessel scores still takes part."""
-        return ("index_score", "reference_score")
 
     @property
     def terms(self) -> tuple[str, ...]:
@@ -101,7 +99,7 @@ class BlandAltman(Estimator[BlandAltmanSpec]):
         """
         if query != MOMENTS_QUERY:
             raise QueryError("differences are asked by the step 'moments' without values")
-        complete = exams.complete(self.columns)
+        complete = self.cohort(exams)
         spreads = [self._spread(complete, term) for term in self.terms]
         return DifferenceMoments(
             n_patients=complete.n,
@@ -111,7 +109,9 @@ class BlandAltman(Estimator[BlandAltmanSpec]):
         )
 
     def _spread(self, exams: Exams, term: str) -> Spread:
-        names = self.columns if term == TOTAL else vessel_columns(term)
+        roles = (self.spec.index, self.spec.reference)
+        totals = tuple(self.protocol.score_column(role) for role in roles)
+        names = totals if term == TOTAL else vessel_columns(term)
         if not all(exams.has(name) for name in names):
             return Spread(0, 0.0, 0.0)
         scored = exams.complete(names)
@@ -121,7 +121,7 @@ class BlandAltman(Estimator[BlandAltmanSpec]):
         mean = float(np.mean(difference))
         return Spread(scored.n, mean, float(np.sum((difference - mean) ** 2)))
 
-    def pool(self, sites: Sequence[SiteName]) -> Pooling:
+    def pool(self, sites: Sequence[SiteName], fits: Mapping[str, Fit] = NO_FITS) -> Pooling:
         """Ask once, then give bias and limits per site and pooled."""
         answers = yield MOMENTS_QUERY
         rows: list[Estimate] = []
@@ -130,20 +130,17 @@ class BlandAltman(Estimator[BlandAltmanSpec]):
             for scope, spread in scopes.items():
                 rows.extend(self._scope_rows(scope, term, spread))
             rows.extend(self._heterogeneity_rows(scopes, term))
+            rows.extend(self._without_rows(scopes, term))
         return tuple(rows)
 
     def _scopes(
         self, answers: Answers, sites: Sequence[SiteName], position: int
     ) -> dict[str, Scope]:
         scopes: dict[str, Scope] = {site: self._scope(answers[site], position) for site in sites}
-        pooled: Scope | None = None
-        for spread in scopes.values():
-            if isinstance(spread, Spread):
-                pooled = pooled.merge(spread) if isinstance(pooled, Spread) else spread
-        if pooled is None:
-            is_hidden = RowStatus.SUPPRESSED in scopes.values()
-            pooled = RowStatus.SUPPRESSED if is_hidden else RowStatus.NOT_ESTIMABLE
-        return {**scopes, POOLED: pooled}
+        given = [spread for spread in scopes.values() if isinstance(spread, Spread)]
+        is_hidden = RowStatus.SUPPRESSED in scopes.values()
+        absent = RowStatus.SUPPRESSED if is_hidden else RowStatus.NOT_ESTIMABLE
+        return {**scopes, POOLED: reduce(Spread.merge, given) if given else absent}
 
     def _scope(self, answer: Aggregate | RefusalCode, position: int) -> Scope:
         if isinstance(answer, RefusalCode):
@@ -184,6 +181,15 @@ class BlandAltman(Estimator[BlandAltmanSpec]):
                 n=n,
             )
 
+    def _without_rows(self, scopes: Mapping[str, Scope], term: str) -> Iterator[Estimate]:
+        given = {s: own for s, own in scopes.items() if s != POOLED and isinstance(own, Spread)}
+        if len(given) < MINIMUM_SITES:
+            return
+        for site in given:
+            rest = reduce(Spread.merge, (own for other, own in given.items() if other != site))
+            bias = next(self._scope_rows(POOLED, term, rest))
+            yield replace(bias, group=without(SiteName(site)))
+
     def _heterogeneity_rows(self, scopes: Mapping[str, Scope], term: str) -> Iterator[Estimate]:
         if len(scopes) - 1 < MINIMUM_SITES:
             return
@@ -192,20 +198,13 @@ class BlandAltman(Estimator[BlandAltmanSpec]):
             for scope, spread in scopes.items()
             if scope != POOLED and isinstance(spread, Spread) and spread.n >= 2
         ]
-        found = dersimonian_laird(
+        yield from meta_rows(
+            self.spec.id,
+            Measure.BIAS,
+            term,
             [spread.mean for spread in known],
             [spread.m2 / (spread.n - 1) / spread.n for spread in known],
-        )
-        yield Estimate(
-            self.spec.id,
-            META,
-            Measure.TAU2,
-            group=Measure.BIAS.value,
-            term=term,
-            estimate=None if found is None else found.tau2,
-            p_value=None if found is None else found.p_value,
-            n=sum(spread.n for spread in known),
-            status=RowStatus.NOT_ESTIMABLE if found is None else RowStatus.OK,
+            sum(spread.n for spread in known),
         )
 
 

@@ -20,7 +20,6 @@ from fedcac.statistics.estimator import Answers, QueryError
 from fedcac.vocabulary import BoundaryConvention, CellStatus, RefusalCode, SiteName
 
 __all__ = [
-    "COLUMNS",
     "COUNTS_QUERY",
     "ConfusionCounts",
     "common_cut_offs",
@@ -32,7 +31,6 @@ __all__ = [
 ]
 
 COUNTS_QUERY = Query(step="counts")
-COLUMNS = ("index_score", "reference_score")
 
 Matrix = NDArray[np.int64]
 
@@ -44,8 +42,10 @@ class ConfusionCounts(CrossTable):
     kind: ClassVar[str] = "confusion_counts"
 
 
-def confusion_counts(exams: Exams, query: Query, scheme: CategoryScheme) -> ConfusionCounts:
-    """Return the category matrix and the 2x2 tables of the exams that have both scores.
+def confusion_counts(
+    exams: Exams, query: Query, scheme: CategoryScheme, index: str, reference: str
+) -> ConfusionCounts:
+    """Return the category matrix and the 2x2 tables of two score columns without a gap.
 
     Raises
     ------
@@ -58,12 +58,11 @@ def confusion_counts(exams: Exams, query: Query, scheme: CategoryScheme) -> Conf
     """
     if query != COUNTS_QUERY:
         raise QueryError("confusion counts are asked by the step 'counts' without values")
-    complete = exams.complete(COLUMNS)
-    index, reference = (scheme.categorise(complete.column(name)) for name in COLUMNS)
+    columns, rows = (scheme.categorise(exams.column(name)) for name in (index, reference))
     size = scheme.n_categories
-    matrix = np.bincount(reference * size + index, minlength=size**2).reshape(size, size)
+    matrix = np.bincount(rows * size + columns, minlength=size**2).reshape(size, size)
     return ConfusionCounts(
-        n_patients=complete.n,
+        n_patients=exams.n,
         matrix=tuple(tuple(int(count) for count in row) for row in matrix),
         two_by_two=tuple(_two_by_two(matrix, cut_off) for cut_off in range(1, size)),
     )

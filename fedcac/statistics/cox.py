@@ -2,34 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
-from fedcac.aggregate import Aggregate, Evidence, LikelihoodTerms, register
+from fedcac.aggregate import Aggregate, Evidence, LikelihoodTerms, Totals, register
 from fedcac.errors import TableError
 from fedcac.exams import Exams
 from fedcac.exchange.messages import Query
 from fedcac.protocol import CoxSpec, Protocol
+from fedcac.protocol.columns import endpoint_of
+from fedcac.statistics.cox_rows import cox_rows
+from fedcac.statistics.cox_sums import CoxPacking
 from fedcac.statistics.design import design_of
 from fedcac.statistics.estimator import (
-    POOLED,
-    Estimate,
+    NO_FITS,
     Estimator,
     Pooling,
     QueryError,
     register_estimator,
 )
-from fedcac.statistics.intervals import Z95
-from fedcac.statistics.newton import Fit, FitStatus, maximise, queried_parameters
-from fedcac.statistics.partial_likelihood import partial_likelihood
-from fedcac.statistics.rows import refusal_status, two_sided_p
-from fedcac.vocabulary import Measure, RowStatus, SiteName
+from fedcac.statistics.fit import Fit
+from fedcac.statistics.newton import STEP, maximise, newton_query, queried_parameters
+from fedcac.statistics.partial_likelihood import PartialLikelihood, partial_likelihood
+from fedcac.statistics.sums import summed_totals
+from fedcac.vocabulary import SiteName
 
-__all__ = ["Cox", "CoxTerms"]
+__all__ = ["Cox", "CoxTerms", "CoxTotals", "survival_data"]
+
+TIME_SCALE_DAYS = 365.25
+"""Unit of time in the proportionality test; the test does not depend on it, rounding does."""
+
+MAXIMUM = "maximum"
+"""The step that asks, at the maximum, for everything that is a sum there."""
 
 
 @register
@@ -39,57 +47,72 @@ class CoxTerms(LikelihoodTerms):
     kind: ClassVar[str] = "cox_terms"
 
 
+@register
+class CoxTotals(Totals):
+    """Sums at the maximum, in one row, packed as `CoxSums` describes."""
+
+    kind: ClassVar[str] = "cox_totals"
+
+
 @register_estimator
 class Cox(Estimator[CoxSpec]):
     """Log hazard ratios of a Cox model with a baseline hazard per site (Miller 2023 Table 2).
 
     Rows, all `pooled`: log_hazard_ratio and hazard_ratio per term with Wald's interval and
-    p-value, lr_chi2 of the whole model against the null with as many degrees of freedom as there
-    are identified terms. A term whose covariate is constant within the sites, or a combination of
-    earlier ones, is not estimable; if the likelihood has no maximum, no row is. A site that
-    refused has one log_hazard_ratio row per term with its status and no number.
+    p-value, by the sandwich variance if `robust` (ci_method `wald_robust`); lr_chi2 of the whole
+    model against the null; proportionality_chi2 per term and, with term '', global (the score test
+    of Grambsch and Therneau for a coefficient linear in time); c_index over the pairs within
+    sites, with the infinitesimal jackknife's standard error. A term whose covariate is constant
+    within the sites, or a combination of earlier ones, is not estimable; if the likelihood has no
+    maximum, no row is. A site that refused has one log_hazard_ratio row per term with its status
+    and no number.
     """
 
     kind: ClassVar[str] = "cox"
-    aggregate_types: ClassVar[tuple[type[Aggregate], ...]] = (CoxTerms,)
+    aggregate_types: ClassVar[tuple[type[Aggregate], ...]] = (CoxTerms, CoxTotals)
 
     def __init__(self, spec: CoxSpec, protocol: Protocol) -> None:
         super().__init__(spec, protocol)
-        self._design = design_of(spec, protocol)
-        self._endpoint = protocol.endpoint(spec.endpoint)
+        self.design = design_of(spec, protocol)
+        self._packing = CoxPacking(
+            n_terms=len(self.design.terms),
+            robust=spec.robust,
+            proportionality=spec.proportionality,
+            concordance=spec.concordance,
+        )
+        self._fit: Fit | None = None
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        """Follow-up, event, covariates, and the score behind the risk category."""
-        endpoint = self._endpoint
-        return (endpoint.time_column, endpoint.event_column, *self._design.needs)
+    def fit(self) -> Fit | None:
+        """The fit `pool` ended with; None before."""
+        return self._fit
 
-    def summarise(self, exams: Exams, query: Query) -> CoxTerms:
-        """Return log-likelihood, score and information of the complete exams at the query's beta.
+    # --- at a site --------------------------------------------------------------------------
+
+    def summarise(self, exams: Exams, query: Query) -> CoxTerms | CoxTotals:
+        """Return the likelihood's terms at the query's beta, or the sums of a further step.
 
         Raises
         ------
         QueryError
-            If the query is not the step `newton` with one `beta` per term, or if it leads to an
+            If the query is not one of this analysis with one `beta` per term, or if it leads to an
             infinite linear predictor.
         TableError
             If an event is not 0 or 1, or a covariate holds a value it cannot have.
         KeyError
             If a column is absent.
         """
-        beta = queried_parameters(query, len(self._design.terms))
-        complete = exams.complete(self.columns)
-        event = complete.column(self._endpoint.event_column)
-        if not np.all(np.isin(event, (0, 1))):
-            raise TableError(
-                f"Column '{self._endpoint.event_column}' holds a value that is not 0 or 1.",
-                code="unknown_event",
-                cure="Code the event 1 if it happened at the end of follow-up, else 0.",
-            )
-        x = self._design.matrix(complete)
-        time = complete.column(self._endpoint.time_column)
+        if query.step not in (STEP, *((MAXIMUM,) if self._packing.length else ())):
+            raise QueryError(f"this analysis does not ask the step '{query.step}'")
+        beta = queried_parameters(query.model_copy(update={"step": STEP}), len(self.design.terms))
+        complete = self.cohort(exams)
+        time, event = survival_data(self, complete)
+        x = self.design.matrix(complete)
+        evidence = self.design.evidence(x, beta)
         try:
-            terms = partial_likelihood(x, time, event == 1, beta, self.spec.ties)
+            if query.step == MAXIMUM:
+                return self._totals(x, time, event, beta, evidence)
+            terms = self._terms(x, time, event, beta)
         except ValueError as error:
             raise QueryError(str(error)) from error
         return CoxTerms(
@@ -98,102 +121,76 @@ class Cox(Estimator[CoxSpec]):
             log_likelihood=terms.log_likelihood,
             gradient=tuple(terms.gradient.tolist()),
             information=tuple(tuple(row) for row in terms.information.tolist()),
-            evidence=self._evidence(x, beta),
+            evidence=evidence,
         )
 
-    def _evidence(self, x: NDArray[np.float64], beta: NDArray[np.float64]) -> Evidence:
-        ones = x[:, self._design.indicators].sum(axis=0)
-        sizes = np.minimum(ones, len(x) - ones)
-        spread = x.std(axis=0) if len(x) else np.zeros(x.shape[1])
-        return Evidence(
-            n_parameters=x.shape[1],
-            smallest_group=int(sizes.min()) if len(sizes) else None,
-            parameter_norm=float(np.max(np.abs(beta) * spread)),
-        )
-
-    def pool(self, sites: Sequence[SiteName]) -> Pooling:
-        """Fit by Newton's method over exchanges."""
-        fit = yield from maximise(sites, len(self._design.terms), CoxTerms)
-        return (*self._term_rows(fit), self._lr_row(fit), *self._refused_rows(fit))
-
-    def _term_rows(self, fit: Fit) -> Iterator[Estimate]:
-        status = _status(fit)
-        for j, term in enumerate(self._design.terms):
-            if status is not RowStatus.OK or not fit.identified[j]:
-                own = RowStatus.NOT_ESTIMABLE if status is RowStatus.OK else status
-                for measure in (Measure.LOG_HAZARD_RATIO, Measure.HAZARD_RATIO):
-                    yield self._row(fit, measure, term=term, status=own)
-                continue
-            estimate, se = float(fit.parameters[j]), float(fit.standard_errors[j])
-            numbers = np.array([estimate, estimate - Z95 * se, estimate + Z95 * se])
-            p_value = two_sided_p(estimate, se)
-            yield self._row(
-                fit, Measure.LOG_HAZARD_RATIO, term=term, numbers=numbers, se=se, p_value=p_value
-            )
-            yield self._row(
-                fit, Measure.HAZARD_RATIO, term=term, numbers=np.exp(numbers), p_value=p_value
-            )
-
-    def _lr_row(self, fit: Fit) -> Estimate:
-        status = _status(fit)
-        if status is not RowStatus.OK:
-            return self._row(fit, Measure.LR_CHI2, status=status)
-        # At the maximum the difference is at least 0; rounding can leave less.
-        chi2 = max(0.0, 2 * (fit.log_likelihood - fit.null_log_likelihood))
-        df = int(np.count_nonzero(fit.identified))
-        return Estimate(
-            self.spec.id,
-            POOLED,
-            Measure.LR_CHI2,
-            estimate=chi2,
-            p_value=float(special.chdtrc(df, chi2)),
-            n=fit.n_patients,
-            n_events=fit.n_events,
-        )
-
-    def _refused_rows(self, fit: Fit) -> Iterator[Estimate]:
-        for site, code in fit.refused.items():
-            for term in self._design.terms:
-                yield Estimate(
-                    self.spec.id,
-                    site,
-                    Measure.LOG_HAZARD_RATIO,
-                    term=term,
-                    status=refusal_status(code),
-                )
-
-    def _row(
+    def _terms(
         self,
-        fit: Fit,
-        measure: Measure,
-        *,
-        term: str = "",
-        numbers: NDArray[np.float64] | None = None,
-        se: float | None = None,
-        p_value: float | None = None,
-        status: RowStatus = RowStatus.OK,
-    ) -> Estimate:
-        estimate, low, high = (None, None, None) if numbers is None else map(float, numbers)
-        return Estimate(
-            self.spec.id,
-            POOLED,
-            measure,
-            term=term,
-            estimate=estimate,
-            se=se,
-            ci_low=low,
-            ci_high=high,
-            ci_method="" if numbers is None else "wald",
-            p_value=p_value,
-            n=fit.n_patients or None,
-            n_events=fit.n_events if fit.n_patients else None,
-            status=status,
+        x: NDArray[np.float64],
+        time: NDArray[np.float64],
+        event: NDArray[np.bool_],
+        beta: NDArray[np.float64],
+    ) -> PartialLikelihood:
+        """Return the terms of all models: one, or a univariable series side by side."""
+        p = x.shape[1]
+        total = PartialLikelihood(0.0, np.zeros(p), np.zeros((p, p)), int(event.sum()))
+        for model in self.design.models():
+            own = partial_likelihood(x[:, model], time, event, beta[model], self.spec.ties)
+            total.gradient[model] = own.gradient
+            total.information[model, model] = own.information
+            total = replace(total, log_likelihood=total.log_likelihood + own.log_likelihood)
+        return total
+
+    def _totals(
+        self,
+        x: NDArray[np.float64],
+        time: NDArray[np.float64],
+        event: NDArray[np.bool_],
+        beta: NDArray[np.float64],
+        evidence: Evidence,
+    ) -> CoxTotals:
+        sums = self._packing.at_site(x, time, event, beta, self.spec.ties)
+        group = len(x) if evidence.smallest_group is None else evidence.smallest_group
+        return CoxTotals(
+            n_patients=len(x),
+            n_events=int(event.sum()),
+            values=(tuple(sums.tolist()),),
+            evidence=evidence.model_copy(update={"smallest_group": group}),
         )
 
+    # --- at the coordinator -----------------------------------------------------------------
 
-def _status(fit: Fit) -> RowStatus:
-    if fit.status is FitStatus.OK:
-        return RowStatus.OK
-    codes = {refusal_status(code) for code in fit.refused.values()}
-    is_hidden = fit.status is FitStatus.NO_ANSWER and RowStatus.SUPPRESSED in codes
-    return RowStatus.SUPPRESSED if is_hidden else RowStatus.NOT_ESTIMABLE
+    def pool(self, sites: Sequence[SiteName], fits: Mapping[str, Fit] = NO_FITS) -> Pooling:
+        """Fit by Newton's method over exchanges, then ask once for the sums at the maximum."""
+        self._fit = fit = yield from maximise(sites, len(self.design.terms), CoxTerms)
+        sums = None
+        if fit.is_ok and self._packing.length:
+            answers = yield newton_query(fit.coefficients).model_copy(update={"step": MAXIMUM})
+            total = summed_totals(answers, fit.sites, CoxTotals, (1, self._packing.length))
+            sums = None if total is None else self._packing.unpack(total[0])
+        return tuple(cox_rows(self.spec, self.design.terms, fit, sums))
+
+
+def survival_data(
+    estimator: Estimator[Any], exams: Exams
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return follow-up and event, shape (n,), of the estimator's endpoint.
+
+    Raises
+    ------
+    TableError
+        If an event is not 0 or 1.
+    KeyError
+        If the analysis has no endpoint.
+    """
+    endpoint = endpoint_of(estimator.spec, estimator.protocol)
+    if endpoint is None:
+        raise KeyError("endpoint")
+    event = exams.column(endpoint.event_column)
+    if not np.all(np.isin(event, (0, 1))):
+        raise TableError(
+            f"Column '{endpoint.event_column}' holds a value that is not 0 or 1.",
+            code="unknown_event",
+            cure="Code the event 1 if it happened at the end of follow-up, else 0.",
+        )
+    return exams.column(endpoint.time_column), event == 1

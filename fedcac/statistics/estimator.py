@@ -10,17 +10,22 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar, Generic, TypeVar
 
-from pydantic import BaseModel
+import numpy as np
+from numpy.typing import NDArray
 
 from fedcac.aggregate import Aggregate
 from fedcac.exams import Exams
 from fedcac.exchange.messages import Query
 from fedcac.protocol import Protocol
+from fedcac.protocol.columns import columns_of, endpoint_of
+from fedcac.statistics.fit import Fit
 from fedcac.vocabulary import Measure, RefusalCode, RowStatus, SiteName
 
 __all__ = [
+    "NO_FITS",
     "Answers",
     "Estimate",
     "Estimator",
@@ -37,7 +42,9 @@ META = "meta"
 Answers = Mapping[SiteName, Aggregate | RefusalCode]
 """Every expected site's released aggregate, or the code with which it refused."""
 
-SpecT = TypeVar("SpecT", bound=BaseModel)
+NO_FITS: Mapping[str, Fit] = MappingProxyType({})
+
+SpecT = TypeVar("SpecT", bound=Any)
 
 
 @dataclass(frozen=True)
@@ -85,9 +92,59 @@ class Estimator(ABC, Generic[SpecT]):
         self.protocol = protocol
 
     @property
-    @abstractmethod
     def columns(self) -> tuple[str, ...]:
         """Site-table columns the analysis needs; rows where one is missing are left out."""
+        return tuple(columns_of(self.spec, self.protocol).needed)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Ids of the analyses whose fits `pool` starts from; empty for most."""
+        return ()
+
+    @property
+    def fit(self) -> Fit | None:
+        """The fit that `pool` ended with, for the analyses that build on it."""
+        return None
+
+    def cohort(self, exams: Exams) -> Exams:
+        """Return the patients of the analysis: its subgroup, its endpoint's, complete ones.
+
+        With a landmark, times count from it, and only patients who are still followed and
+        event-free then take part.
+
+        Raises
+        ------
+        KeyError
+            If the site lacks a column that the analysis needs.
+        """
+        exams = exams.complete(self.columns)
+        if self.spec.subgroup is not None:
+            exams = exams.where(self._in_subgroup(exams))
+        endpoint = endpoint_of(self.spec, self.protocol)
+        if endpoint is None:
+            return exams
+        if endpoint.exclusion is not None:
+            excluded = exams.column(endpoint.exclusion.column) == endpoint.exclusion.exclude_if
+            exams = exams.where(~excluded)
+        if endpoint.landmark_days:
+            time = exams.column(endpoint.time_column)
+            since = exams.with_column(endpoint.time_column, time - endpoint.landmark_days)
+            exams = since.where(time > endpoint.landmark_days)
+        return exams
+
+    def _in_subgroup(self, exams: Exams) -> NDArray[np.bool_]:
+        subgroup = self.protocol.subgroup(self.spec.subgroup)
+        covariate = self.protocol.covariate(subgroup.covariate)
+        values = exams.column(subgroup.covariate)
+        if subgroup.levels:
+            levels = ("0", "1") if covariate.type == "binary" else covariate.levels
+            chosen: NDArray[np.bool_] = np.isin(
+                values, [levels.index(level) for level in subgroup.levels]
+            )
+            return chosen
+        low = -np.inf if subgroup.minimum is None else subgroup.minimum
+        high = np.inf if subgroup.below is None else subgroup.below
+        return (values >= low) & (values < high)
 
     @abstractmethod
     def summarise(self, exams: Exams, query: Query) -> Aggregate:
@@ -100,8 +157,11 @@ class Estimator(ABC, Generic[SpecT]):
         """
 
     @abstractmethod
-    def pool(self, sites: Sequence[SiteName]) -> Pooling:
-        """Yield queries, receive every site's answer, and return the estimates."""
+    def pool(self, sites: Sequence[SiteName], fits: Mapping[str, Fit] = NO_FITS) -> Pooling:
+        """Yield queries, receive every site's answer, and return the estimates.
+
+        `fits` holds the fits of the analyses named in `models`.
+        """
 
 
 E = TypeVar("E", bound=type[Estimator[Any]])

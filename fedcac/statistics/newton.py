@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +17,11 @@ from scipy import linalg
 from fedcac.aggregate import Aggregate, LikelihoodTerms
 from fedcac.exchange.messages import Query
 from fedcac.statistics.estimator import Answers, QueryError
+from fedcac.statistics.fit import Fit, FitStatus
 from fedcac.vocabulary import RefusalCode, SiteName
 
 __all__ = [
     "MAXIMUM_EXCHANGES",
-    "Fit",
-    "FitStatus",
     "maximise",
     "newton_query",
     "queried_parameters",
@@ -43,48 +41,13 @@ Releases carry 12 significant digits, so a dependence that is exact arrives with
 LIKELIHOOD_NOISE = 1e-10
 """Relative loss of log-likelihood that rounding can explain; a larger one halves the step."""
 
+CURVATURE_FLOOR = 1e-3
+"""Where a likelihood is flat, a step is at most this much longer than along its steepest bend."""
+
 STEP = "newton"
 PARAMETERS = "beta"
 
 Vector = NDArray[np.float64]
-
-
-class FitStatus(StrEnum):
-    """How a fit ended."""
-
-    OK = "ok"
-    NO_ANSWER = "no_answer"
-    NOT_IDENTIFIED = "not_identified"
-    NOT_CONVERGED = "not_converged"
-
-
-@dataclass(frozen=True)
-class Fit:
-    """A maximum of the summed log-likelihood, or the reason why there is none.
-
-    Attributes
-    ----------
-    parameters, standard_errors
-        Shape (p,). NaN where a parameter is not identified, everywhere unless `status` is OK.
-    identified
-        Shape (p,): False for a parameter whose column is constant or a linear combination of
-        earlier ones; it is held at zero, as R's coxph does.
-    log_likelihood, null_log_likelihood
-        At the maximum and at zero, over the sites that answered to the end.
-    refused
-        The sites left out, and the code with which they refused.
-    """
-
-    status: FitStatus
-    parameters: Vector
-    standard_errors: Vector
-    identified: NDArray[np.bool_]
-    log_likelihood: float
-    null_log_likelihood: float
-    n_patients: int
-    n_events: int
-    refused: Mapping[SiteName, RefusalCode]
-    n_exchanges: int
 
 
 def newton_query(parameters: Vector) -> Query:
@@ -126,31 +89,51 @@ class _Search:
 
 
 def maximise(
-    sites: Sequence[SiteName], n_parameters: int, aggregate_type: type[LikelihoodTerms]
+    sites: Sequence[SiteName],
+    n_parameters: int,
+    aggregate_type: type[LikelihoodTerms],
+    *,
+    start: Vector | None = None,
+    is_concave: bool = True,
+    maximum_exchanges: int = MAXIMUM_EXCHANGES,
 ) -> Generator[Query, Answers, Fit]:
     """Yield queries, receive every site's answer, and return the fit.
 
-    The first query is at zero, which gives the null log-likelihood. A site that refuses is left
-    out, at zero too, and the search goes on from where it stands: the likelihood is concave, so
-    its end is that of a fit started without the site. A site that only finds the parameters out of
-    its bounds stays, and the step is halved. At most `MAXIMUM_EXCHANGES` queries are asked.
+    The first query is at `start`, by default zero, which gives the null log-likelihood. A site
+    that refuses is left out, at the start too, and the search goes on from where it stands: a
+    concave likelihood has one maximum, that of a fit started without the site. A site that only
+    finds the parameters out of its bounds stays, and the step is halved. At most
+    `maximum_exchanges` queries are asked.
+
+    Where the likelihood is not concave (`is_concave=False`), steps follow the information with
+    its eigenvalues made positive, so that they always climb, and every parameter counts as
+    identified; a point at which the true information is not positive is no maximum.
     """
-    zero = np.zeros(n_parameters)
+    zero = np.zeros(n_parameters) if start is None else start
     first, refused = _split((yield newton_query(zero)), sites, n_parameters, aggregate_type)
     search = _Search(null=dict(first), here=first, at=zero, refused=refused)
     scale = 1.0
-    for exchange in range(1, MAXIMUM_EXCHANGES + 1):
+    for exchange in range(1, maximum_exchanges + 1):
         if not search.here:
             return _failed(search, FitStatus.NO_ANSWER, exchange)
-        identified = _independent(_information(search.null))
-        inverse = _inverse(_information(search.here), identified)
+        information = _information(search.here)
+        if is_concave:
+            identified = _independent(_information(search.null))
+            inverse = _inverse(information, identified)
+        else:
+            identified = np.ones(n_parameters, dtype=np.bool_)
+            inverse = _inverse(information, identified)
+            is_maximum = inverse is not None
+            inverse = inverse if is_maximum else _climbing_inverse(information)
         if inverse is None:
             return _failed(search, FitStatus.NOT_IDENTIFIED, exchange)
         gradient = _gradient(search.here)
         step = inverse @ gradient
         if gradient @ step < DECREMENT_TOLERANCE:
+            if not is_concave and not is_maximum:
+                return _failed(search, FitStatus.NOT_IDENTIFIED, exchange)
             return _converged(search, step, inverse, identified, exchange)
-        if exchange == MAXIMUM_EXCHANGES:
+        if exchange == maximum_exchanges:
             break
         trial = search.at + scale * step
         answers = yield newton_query(trial)
@@ -159,7 +142,17 @@ def maximise(
             scale = 1.0
         else:
             scale /= 2
-    return _failed(search, FitStatus.NOT_CONVERGED, MAXIMUM_EXCHANGES)
+    return _failed(search, FitStatus.NOT_CONVERGED, maximum_exchanges)
+
+
+def _climbing_inverse(information: Vector) -> Vector | None:
+    if not np.any(information):
+        return None
+    size = np.sqrt(np.maximum(np.abs(np.diag(information)), 1e-300))
+    values, vectors = np.linalg.eigh(information / np.outer(size, size))
+    curvature = np.maximum(np.abs(values), CURVATURE_FLOOR * np.abs(values).max())
+    climbing: Vector = (vectors / curvature) @ vectors.T / np.outer(size, size)
+    return climbing
 
 
 def _split(
@@ -254,33 +247,34 @@ def _converged(
     n_exchanges: int,
 ) -> Fit:
     parameters = np.where(identified, search.at + step, np.nan)
-    standard_errors = np.where(identified, np.sqrt(np.diag(inverse)), np.nan)
-    return _fit(search, FitStatus.OK, parameters, standard_errors, identified, n_exchanges)
+    return _fit(search, FitStatus.OK, parameters, inverse, identified, n_exchanges)
 
 
 def _failed(search: _Search, status: FitStatus, n_exchanges: int) -> Fit:
-    nothing = np.full(len(search.at), np.nan)
-    none = np.zeros(len(search.at), dtype=np.bool_)
-    return _fit(search, status, nothing, nothing, none, n_exchanges)
+    p = len(search.at)
+    nothing, none = np.full(p, np.nan), np.zeros(p, dtype=np.bool_)
+    return _fit(search, status, nothing, np.zeros((p, p)), none, n_exchanges)
 
 
 def _fit(
     search: _Search,
     status: FitStatus,
     parameters: Vector,
-    standard_errors: Vector,
+    covariance: Vector,
     identified: NDArray[np.bool_],
     n_exchanges: int,
 ) -> Fit:
     return Fit(
         status=status,
         parameters=parameters,
-        standard_errors=standard_errors,
+        standard_errors=np.where(identified, np.sqrt(np.diag(covariance)), np.nan),
+        covariance=covariance,
         identified=identified,
         log_likelihood=_log_likelihood(search.here),
         null_log_likelihood=_log_likelihood(search.null),
         n_patients=sum(answer.n_patients for answer in search.null.values()),
         n_events=sum(answer.n_events for answer in search.null.values()),
+        sites=tuple(search.here),
         refused=dict(search.refused),
         n_exchanges=n_exchanges,
     )

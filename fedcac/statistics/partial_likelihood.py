@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csc_array
 
 from fedcac.vocabulary import TieMethod
 
@@ -16,6 +19,9 @@ _SEGMENT = 300.0
 
 exp(-300) is far above the smallest double, and what underflows beside it weighs less than 1e-190.
 """
+
+_BLOCK = 8192
+"""Least number of rows worked on at a time; so few stay in the cache."""
 
 Vector = NDArray[np.float64]
 
@@ -31,17 +37,34 @@ class PartialLikelihood:
 
 
 @dataclass(frozen=True)
-class _RiskSets:
-    """One row per event (Efron: per place among its ties), latest time first.
+class _Covariates:
+    """Covariates less `origin` and then less `mean`, made a block of rows at a time."""
 
-    `end` is the position of the risk set's last patient among patients sorted by falling time;
-    `tie` the number of the distinct event time; `fraction` the share of the tied events that is
-    taken out of the risk set.
+    values: Vector
+    origin: Vector
+    mean: Vector
+
+    def blocks(self, size: int = _BLOCK) -> Iterator[tuple[slice, Vector]]:
+        """Yield the blocks with the rows they stand for; the caller may overwrite a block."""
+        for start in range(0, len(self.values), size):
+            rows = slice(start, start + size)
+            block: Vector = np.subtract(self.values[rows], self.origin, dtype=np.float64)
+            block -= self.mean
+            yield rows, block
+
+
+@dataclass(frozen=True)
+class _EventTimes:
+    """The k distinct event times, latest first, and where each patient stands among them.
+
+    A patient joins the risk sets at `joins`, the first event time not later than the own follow-up
+    (k: none). `group` is `joins` for who stays on after that time and `joins` + k + 1 for who dies
+    at it; `deaths` counts the latter.
     """
 
-    end: NDArray[np.int64]
-    tie: NDArray[np.int64]
-    fraction: Vector
+    joins: NDArray[np.int64]
+    group: NDArray[np.int64]
+    deaths: NDArray[np.int64]
 
 
 def partial_likelihood(
@@ -71,24 +94,27 @@ def partial_likelihood(
     n_events = int(np.count_nonzero(event))
     if n_events == 0:
         return PartialLikelihood(0.0, np.zeros(p), np.zeros((p, p)), 0)
-    order = np.argsort(-time, kind="stable")
-    # The likelihood does not change when a stratum's covariates are shifted; centred, their
-    # second moments do not cancel, and a constant column becomes exactly zero.
-    x, time, event = _centred(x[order]), time[order], event[order]
-    with np.errstate(over="ignore", invalid="ignore"):
-        eta = x @ beta
+    covariates = _centred(x)
+    eta = np.empty(len(x))
+    gradient = np.zeros(p)
+    for rows, block in covariates.blocks():
+        with np.errstate(over="ignore", invalid="ignore"):
+            eta[rows] = block @ beta
+        gradient += event[rows].astype(np.float64) @ block
     if not np.all(np.isfinite(eta)):
         raise ValueError("a linear predictor is not finite")
-    sets, tie_of = _risk_sets(time, event, ties)
-    peak = np.maximum.accumulate(eta)[sets.end]
-    segment = np.floor((peak - peak.min()) / _SEGMENT)
+    times = _event_times(time, event)
+    peak = np.full(len(times.deaths) + 1, -np.inf)
+    np.maximum.at(peak, times.joins, eta)
+    peak = np.maximum.accumulate(peak[:-1])
+    segment = np.floor((peak - peak[0]) / _SEGMENT)
+    starts = np.flatnonzero(np.diff(segment, prepend=-1.0))
     log_likelihood = float(np.sum(eta[event]))
-    gradient = np.sum(x[event], axis=0)
     information = np.zeros((p, p))
-    for part in np.unique(segment):
-        chosen = segment == part
-        rows = _RiskSets(sets.end[chosen], sets.tie[chosen], sets.fraction[chosen])
-        lost, moved, added = _segment_terms(x, eta, event, tie_of, rows, float(peak[chosen].max()))
+    for first, stop in pairwise([*starts.tolist(), len(peak)]):
+        lost, moved, added = _segment_terms(
+            covariates, eta, times, range(first, stop), float(peak[stop - 1]), ties
+        )
         log_likelihood -= lost
         gradient -= moved
         information += added
@@ -97,54 +123,94 @@ def partial_likelihood(
     return PartialLikelihood(log_likelihood, gradient, (information + information.T) / 2, n_events)
 
 
-def _centred(x: Vector) -> Vector:
-    from_first = x - x[0]
-    centred: Vector = from_first - from_first.mean(axis=0)
-    return centred
+def _centred(x: Vector) -> _Covariates:
+    """Take off the mean: the likelihood does not change, and second moments do not cancel.
+
+    The first row is taken off before, so that a constant column becomes exactly zero.
+    """
+    from_first = _Covariates(x, x[0], np.zeros(x.shape[1]))
+    total = sum((block.sum(axis=0) for _, block in from_first.blocks()), from_first.mean)
+    return _Covariates(x, x[0], total / len(x))
 
 
-def _risk_sets(
-    time: Vector, event: NDArray[np.bool_], ties: TieMethod
-) -> tuple[_RiskSets, NDArray[np.int64]]:
-    """Return the risk sets, and per patient the number of its event time (-1 if censored)."""
-    times = np.unique(time[event])[::-1]
-    end = np.searchsorted(-time, -times, side="right") - 1
-    tie_of = np.where(event, np.searchsorted(-times, -time), -1)
-    tied = np.bincount(tie_of[event], minlength=len(times))
-    tie = np.repeat(np.arange(len(times)), tied)
-    place = np.arange(len(tie)) - np.repeat(np.cumsum(tied) - tied, tied)
-    is_efron = ties is TieMethod.EFRON
-    fraction = place / tied[tie] if is_efron else np.zeros(len(tie))
-    return _RiskSets(end[tie], tie, fraction), tie_of
+def _event_times(time: Vector, event: NDArray[np.bool_]) -> _EventTimes:
+    latest_first = -np.unique(time[event])[::-1]
+    joins = np.searchsorted(latest_first, -time)
+    k = len(latest_first)
+    group = np.where(event, joins + k + 1, joins)
+    return _EventTimes(joins, group, np.bincount(joins[event], minlength=k))
+
+
+def _at_risk(sums: Vector, segment: slice) -> tuple[Vector, Vector]:
+    """Turn sums by group into sums over who is at risk and stays on, and over who dies.
+
+    Kept apart, they are only ever added, so that nothing cancels where most of a risk set dies.
+    """
+    staying, dying = np.split(sums, 2)
+    staying = np.cumsum(staying, axis=0)
+    staying[1:] += np.cumsum(dying[:-1], axis=0)
+    return staying[segment], dying[segment]
 
 
 def _segment_terms(
-    x: Vector,
+    x: _Covariates,
     eta: Vector,
-    event: NDArray[np.bool_],
-    tie_of: NDArray[np.int64],
-    sets: _RiskSets,
+    times: _EventTimes,
+    chosen: range,
     shift: float,
+    ties: TieMethod,
 ) -> tuple[float, Vector, Vector]:
-    """Return sum log S0, sum of risk-set means and sum of risk-set covariances over some sets."""
-    last = int(sets.end.max()) + 1
-    n_ties = int(sets.tie.max()) + 1
-    x, event, tie_of = x[:last], event[:last], tie_of[:last]
-    weight = np.exp(eta[:last] - shift)
-    weighted = weight[:, None] * x
-    died = event & (tie_of < n_ties)
-    tied0 = np.bincount(tie_of[died], weights=weight[died], minlength=n_ties)
-    tied1 = np.zeros((n_ties, x.shape[1]))
-    np.add.at(tied1, tie_of[died], weighted[died])
-    fraction = sets.fraction[:, None]
-    s0 = np.cumsum(weight)[sets.end] - sets.fraction * tied0[sets.tie]
-    s1 = np.cumsum(weighted, axis=0)[sets.end] - fraction * tied1[sets.tie]
-    means = s1 / s0[:, None]
+    """Return sum log S0, sum of risk-set means and of risk-set covariances over chosen times."""
+    k = len(times.deaths)
+    segment = slice(chosen.start, chosen.stop)
+    with np.errstate(over="ignore"):
+        weight = np.exp(np.where(times.joins < chosen.stop, eta - shift, -np.inf))
+    by_group = np.bincount(times.group, weight, 2 * (k + 1)).astype(np.float64, copy=False)
+    staying0, dying0 = _at_risk(by_group, segment)
+    # One entry per event: which time, and the share of those dying that is still counted.
+    deaths = times.deaths[segment]
+    tie = np.repeat(np.arange(len(chosen)), deaths)
+    place = np.arange(len(tie)) - np.repeat(np.cumsum(deaths) - deaths, deaths)
+    share = 1 - place / deaths[tie] if ties is TieMethod.EFRON else np.ones(len(tie))
+    s0 = staying0[tie] + share * dying0[tie]
+
+    def per_time(values: Vector) -> Vector:
+        return np.bincount(tie, values, len(chosen)).astype(np.float64, copy=False)
+
     # Sum over risk sets of S2/S0 is X' diag(weight * hazard) X, with each patient's hazard summed
     # over the sets that hold it; no array of shape (n, p, p) is needed.
-    hazard = np.cumsum(np.bincount(sets.end, weights=1 / s0, minlength=last)[::-1])[::-1].copy()
-    taken = np.bincount(sets.tie, weights=sets.fraction / s0, minlength=n_ties)
-    hazard[died] -= taken[tie_of[died]]
-    second = x.T @ ((weight * hazard)[:, None] * x)
-    log_s0 = float(np.sum(np.log(s0) + shift))
-    return log_s0, means.sum(axis=0), second - means.T @ means
+    hazard, hazard_dying = per_time(1 / s0), per_time(share / s0)
+    summed = np.zeros((2, k + 1))
+    summed[0, segment] = hazard
+    summed[0] = np.cumsum(summed[0, ::-1])[::-1]
+    summed[1, :-1] = summed[0, 1:]
+    summed[1, segment] += hazard_dying
+    first, second = _moments(x, weight, times.group, summed.ravel())
+    staying1, dying1 = _at_risk(first, segment)
+    means = hazard @ staying1 + hazard_dying @ dying1
+    # A mean is (staying1 + share * dying1) / s0: the sum over events of its square needs only
+    # three sums per time. Relative to the whole risk set, they stay within range.
+    whole = staying0 + dying0
+    relative = whole[tie] / s0
+    staying1, dying1 = staying1 / whole[:, None], dying1 / whole[:, None]
+    both, mixed, own = (per_time(share**power * relative**2)[:, None] for power in range(3))
+    second -= staying1.T @ (both * staying1 + mixed * dying1)
+    second -= dying1.T @ (mixed * staying1 + own * dying1)
+    return float(np.sum(np.log(s0) + shift)), means, second
+
+
+def _moments(
+    x: _Covariates, weight: Vector, group: NDArray[np.int64], hazard: Vector
+) -> tuple[Vector, Vector]:
+    """Return the sums of weight * x by group and of weight * hazard[group] * x' x over all."""
+    p, n_groups = x.values.shape[1], len(hazard)
+    scale = np.sqrt(weight * hazard[group])
+    first, second = np.zeros((n_groups, p)), np.zeros((p, p))
+    # Each block adds to every group, so it must not hold fewer rows than there are groups.
+    for rows, block in x.blocks(max(_BLOCK, 2 * n_groups)):
+        ends = np.arange(len(block) + 1)
+        by_group = csc_array((weight[rows], group[rows], ends), shape=(n_groups, len(block)))
+        first += np.asarray(by_group @ block)
+        block *= scale[rows, None]
+        second += block.T @ block
+    return first, second

@@ -1,12 +1,16 @@
-"""What every estimator's rows have in common: the status of a refusal and the normal test."""
+"""What every estimator's rows have in common: a value with its interval, the normal test."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from scipy import special
 
-from fedcac.vocabulary import RefusalCode, RowStatus
+from fedcac.statistics.estimator import Estimate
+from fedcac.statistics.intervals import Z95
+from fedcac.vocabulary import Measure, RefusalCode, RowStatus
 
-__all__ = ["refusal_status", "two_sided_p"]
+__all__ = ["Value", "refusal_status", "two_sided_p", "value_row", "wald"]
 
 _NOTHING_TO_ESTIMATE = frozenset({RefusalCode.NOT_COMPUTABLE, RefusalCode.EMPTY_COHORT})
 
@@ -22,3 +26,71 @@ def refusal_status(code: RefusalCode) -> RowStatus:
 def two_sided_p(estimate: float, se: float) -> float | None:
     """Return the two-sided normal p-value of estimate / se; None without a standard error."""
     return float(2 * special.ndtr(-abs(estimate) / se)) if se > 0 else None
+
+
+@dataclass(frozen=True)
+class Value:
+    """A number with its standard error, 95 % interval and p-value, as far as it has them."""
+
+    estimate: float
+    se: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    ci_method: str = ""
+    p_value: float | None = None
+
+
+def wald(
+    estimate: float,
+    se: float | None,
+    *,
+    low: float = -float("inf"),
+    high: float = float("inf"),
+    method: str = "wald",
+    is_tested: bool = False,
+) -> Value:
+    """Return a value with Wald's interval, cut to low .. high, and on request its test of 0."""
+    if se is None:
+        return Value(estimate)
+    return Value(
+        estimate,
+        se,
+        max(low, estimate - Z95 * se),
+        min(high, estimate + Z95 * se),
+        method,
+        two_sided_p(estimate, se) if is_tested else None,
+    )
+
+
+def value_row(
+    analysis: str,
+    scope: str,
+    measure: Measure,
+    value: Value | None,
+    *,
+    absent: RowStatus = RowStatus.NOT_ESTIMABLE,
+    group: str = "",
+    term: str = "",
+    n: int | None = None,
+    n_events: int | None = None,
+) -> Estimate:
+    """Return the row of a value, or one without a number and with the status `absent`."""
+    if value is None:
+        return Estimate(
+            analysis, scope, measure, group=group, term=term, n=n, n_events=n_events, status=absent
+        )
+    return Estimate(
+        analysis,
+        scope,
+        measure,
+        group=group,
+        term=term,
+        estimate=value.estimate,
+        se=value.se,
+        ci_low=value.ci_low,
+        ci_high=value.ci_high,
+        ci_method=value.ci_method,
+        p_value=value.p_value,
+        n=n,
+        n_events=n_events,
+    )

@@ -6,7 +6,8 @@ estimates. A coordinator therefore stores only requests and replies, and replays
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from fedcac.aggregate import Aggregate
 from fedcac.exchange.messages import Query
@@ -25,14 +26,39 @@ class PoolingSession:
 
     def __init__(self, protocol: Protocol, sites: Sequence[SiteName]) -> None:
         self._sites = tuple(sites)
+        self._estimators = {spec.id: estimator_for(spec.id, protocol) for spec in protocol.analyses}
         self._running: dict[str, Pooling] = {}
         self._queries: dict[str, Query] = {}
         self._estimates: dict[str, tuple[Estimate, ...]] = {}
-        self._order = tuple(spec.id for spec in protocol.analyses)
-        for analysis_id in self._order:
-            pooling = estimator_for(analysis_id, protocol).pool(self._sites)
-            self._running[analysis_id] = pooling
-            self._queries[analysis_id] = next(pooling)
+        self._start()
+
+    def _start(self) -> None:
+        # An analysis that builds on fits waits for them; it may end at once if they failed.
+        has_started = True
+        while has_started:
+            has_started = False
+            for analysis_id, estimator in self._estimators.items():
+                is_new = analysis_id not in self._running and analysis_id not in self._estimates
+                if is_new and all(model in self._estimates for model in estimator.models):
+                    has_started = True
+                    self._begin(analysis_id)
+
+    def _begin(self, analysis_id: str) -> None:
+        estimator = self._estimators[analysis_id]
+        fits = {name: self._estimators[name].fit for name in estimator.models}
+        pooling = estimator.pool(
+            self._sites, {name: fit for name, fit in fits.items() if fit is not None}
+        )
+        self._running[analysis_id] = pooling
+        self._advance(analysis_id, lambda: next(pooling))
+
+    def _advance(self, analysis_id: str, ask: Callable[[], Query]) -> None:
+        try:
+            self._queries[analysis_id] = ask()
+        except StopIteration as stop:
+            self._estimates[analysis_id] = stop.value
+            self._queries.pop(analysis_id, None)
+            del self._running[analysis_id]
 
     @property
     def queries(self) -> dict[str, Query]:
@@ -51,16 +77,14 @@ class PoolingSession:
                 site: answers.get(site, {}).get(analysis_id, RefusalCode.NOT_COMPUTABLE)
                 for site in self._sites
             }
-            try:
-                self._queries[analysis_id] = self._running[analysis_id].send(given)
-            except StopIteration as stop:
-                self._estimates[analysis_id] = stop.value
-                del self._queries[analysis_id], self._running[analysis_id]
+            pooling = self._running[analysis_id]
+            self._advance(analysis_id, partial(pooling.send, given))
+        self._start()
 
     def estimates(self) -> tuple[Estimate, ...]:
         """Return the estimates of the analyses that have ended, in the protocol's order."""
         return tuple(
             estimate
-            for analysis_id in self._order
+            for analysis_id in self._estimators
             for estimate in self._estimates.get(analysis_id, ())
         )

@@ -129,10 +129,10 @@ def test_kappas_two_by_twos_and_published_limits(estimates: list[Row]) -> None:
     }
     for scope, (unweighted, se, linear) in kappas.items():
         digits = 3 if scope == "pooled" else 4
-        plain = find(estimates, scope=scope, measure="kappa_unweighted", term="")
+        plain = find(estimates, scope=scope, measure="kappa_unweighted", term="", group="")
         assert round(float(plain["estimate"]), digits) == unweighted
         assert round(float(plain["se"]), digits) == se
-        weighted = find(estimates, scope=scope, measure="kappa_linear", term="")
+        weighted = find(estimates, scope=scope, measure="kappa_linear", term="", group="")
         assert round(float(weighted["estimate"]), digits) == linear
 
     for scope, tables in TWO_BY_TWO.items():

@@ -44,7 +44,7 @@ class Network:
                 spool=self.spools[SiteName(name)],
                 store=self.stores[name],
                 source=TableSource(path),
-                answerer=Answerer(load_policy("open"), MemoryLedger()),
+                answerer=Answerer(load_policy("open"), MemoryLedger(), name.encode()),
                 is_auto_approving=True,
                 clock=lambda: self.now,
             )

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 from scipy import integrate, stats
 
-from fedcac.statistics.zero_inflated import ZipTerms, zip_random_terms, zip_start, zip_terms
+from fedcac.statistics.zero_inflated import ZipTerms, zip_start, zip_terms
+from fedcac.statistics.zip_patient_effect import zip_random_terms
 
 DATA = Path(__file__).parent / "data"
 PLAIN = ["articles", "scores", "rare"]

@@ -169,6 +169,34 @@ def test_a_second_table_of_a_cohort_must_say_the_same(make: SimpleNamespace, ask
     assert isinstance(gate.release(ask("accuracy"), make.table(TABLE)), Release)
     shifted = gate.release(ask("other_cut_off"), make.table(((41, 9), (10, 40))))
     assert shifted == Refusal(RefusalCode.NESTED_COHORT)
+    cut_elsewhere = ask("other_scheme", categories="other")
+    assert gate.release(cut_elsewhere, make.table(((30, 5), (5, 5)))) == Refusal(
+        RefusalCode.NESTED_COHORT
+    )
+
+
+def test_a_table_of_other_scores_may_stand_beside_a_whole_one(
+    make: SimpleNamespace, ask: Ask
+) -> None:
+    gate = _gate()
+    gate.release(ask("agreement"), make.table(TABLE))
+    other = ask("agreement_two", scores="other")
+    assert isinstance(gate.release(other, make.table(((41, 9), (10, 40)))), Release)
+    # What is withheld from one could follow from the margins that it shares with the other.
+    partial = ask("agreement_three", scores="third")
+    assert gate.release(partial, make.table(((48, 2), (10, 40)))) == Refusal(
+        RefusalCode.NESTED_COHORT
+    )
+
+
+def test_a_subgroup_must_differ_from_the_whole_by_enough_in_every_cell(
+    make: SimpleNamespace, ask: Ask
+) -> None:
+    gate = _gate()
+    gate.release(ask("all"), make.table(TABLE))
+    assert isinstance(gate.release(ask("men"), make.table(((20, 5), (5, 20)))), Release)
+    almost_all = gate.release(ask("under_90"), make.table(((30, 8), (5, 30))))
+    assert almost_all == Refusal(RefusalCode.NESTED_COHORT)
 
 
 def test_exchanges_are_counted_per_analysis_and_cohort(make: SimpleNamespace, ask: Ask) -> None:

@@ -1,0 +1,238 @@
+"""Discrimination at the reference's cut-offs: the AUC of a score or a probability."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedcac.aggregate import Aggregate, BinnedCounts, Evidence, Totals, register
+from fedcac.exams import Exams
+from fedcac.exchange.messages import Query
+from fedcac.protocol import AucSpec
+from fedcac.protocol.columns import probability_column
+from fedcac.statistics.delong import Auc, Bins, auc_of_bins, auc_of_values
+from fedcac.statistics.estimator import (
+    META,
+    NO_FITS,
+    POOLED,
+    Estimate,
+    Estimator,
+    Pooling,
+    QueryError,
+    register_estimator,
+)
+from fedcac.statistics.fit import Fit
+from fedcac.statistics.grids import (
+    bin_numbers,
+    common_bins,
+    grid_counts,
+    positive_at,
+    probability_edges,
+    released_row,
+    score_edges,
+)
+from fedcac.statistics.intervals import Z95
+from fedcac.statistics.meta_rows import meta_rows, unit_interval
+from fedcac.statistics.rows import refusal_status
+from fedcac.statistics.sums import answered, missing_status
+from fedcac.vocabulary import Measure, RefusalCode, RowStatus, SiteName
+
+__all__ = ["AucAnalysis", "AucTotals", "ClassHistogram", "auc_rows"]
+
+HISTOGRAM_QUERY = Query(step="histogram")
+WITHIN_QUERY = Query(step="within")
+
+
+@register
+class ClassHistogram(BinnedCounts):
+    """Patients without and with the condition by bin of the index test, one variable a cut-off."""
+
+    kind: ClassVar[str] = "class_histogram"
+
+
+@register
+class AucTotals(Totals):
+    """Per cut-off: positives, negatives, the site's own AUC and its DeLong variance."""
+
+    kind: ClassVar[str] = "auc_totals"
+
+
+@register_estimator
+class AucAnalysis(Estimator[AucSpec]):
+    """AUC at every cut-off (Hong 2025). Term = the cut-off.
+
+    A site's row is its exact AUC with DeLong's interval; `meta` their random-effects summary, an
+    AUC over pairs of patients of one site. `pooled` compares patients across sites too, from
+    histograms on a public grid: `auc_error_bound` states how far the AUC of the unbinned values
+    can be from it, 0 where bins separate all values that differ.
+    """
+
+    kind: ClassVar[str] = "auc"
+    aggregate_types: ClassVar[tuple[type[Aggregate], ...]] = (ClassHistogram, AucTotals)
+
+    @property
+    def cut_offs(self) -> tuple[float, ...]:
+        """The cut-offs asked for, in the protocol's order."""
+        wanted = self.spec.cut_offs or self.protocol.categories.cut_offs
+        return tuple(cut for cut in self.protocol.categories.cut_offs if cut in wanted)
+
+    def _value_column(self, cut_off: float) -> str:
+        if self.spec.value == "probability":
+            return probability_column(cut_off)
+        return self.protocol.score_column(self.spec.index)
+
+    def _edges(self) -> NDArray[np.float64]:
+        is_score = self.spec.value == "score"
+        return (score_edges if is_score else probability_edges)(self.spec.bins)
+
+    def summarise(self, exams: Exams, query: Query) -> ClassHistogram | AucTotals:
+        """Return class histograms on the grid, or the site's own AUCs.
+
+        Raises
+        ------
+        QueryError
+            If the query is neither step.
+        KeyError, ValueError
+            If a column is absent, or a score negative.
+        """
+        if query not in (HISTOGRAM_QUERY, WITHIN_QUERY):
+            raise QueryError("the AUC asks the steps 'histogram' and 'within' without values")
+        complete = self.cohort(exams)
+        reference = self.protocol.score_column(self.spec.reference)
+        pairs = [
+            (
+                complete.column(self._value_column(cut)),
+                positive_at(complete, reference, cut, self.protocol),
+            )
+            for cut in self.cut_offs
+        ]
+        if query == WITHIN_QUERY:
+            return self._within(complete.n, pairs)
+        edges, n_bins = self._edges(), self.spec.bins
+        grid = tuple(range(n_bins))
+        return ClassHistogram(
+            n_patients=complete.n,
+            starts=tuple((grid, grid) for _ in pairs),
+            counts=tuple(
+                grid_counts(bin_numbers(values, edges), positive.astype(np.int64), 2, n_bins)
+                for values, positive in pairs
+            ),
+        )
+
+    def _within(
+        self, n: int, pairs: Sequence[tuple[NDArray[np.float64], NDArray[np.bool_]]]
+    ) -> AucTotals:
+        rows, groups = [], []
+        for values, positive in pairs:
+            own = auc_of_values(values, positive)
+            p = int(np.count_nonzero(positive))
+            known = own is not None and own.variance is not None
+            estimate, variance = (own.estimate, own.variance) if own and known else (0.0, 0.0)
+            rows.append((float(p), float(n - p), estimate, variance or 0.0))
+            groups.append(min(p, n - p))
+        return AucTotals(
+            n_patients=n,
+            n_events=None,
+            values=tuple(rows),
+            evidence=Evidence(smallest_group=max(groups), row_groups=tuple(groups)),
+        )
+
+    # --- at the coordinator -----------------------------------------------------------------
+
+    def pool(self, sites: Sequence[SiteName], fits: Mapping[str, Fit] = NO_FITS) -> Pooling:
+        """Ask for histograms, then for the sites' own AUCs."""
+        histograms, hidden = answered((yield HISTOGRAM_QUERY), sites, ClassHistogram)
+        own, refused = answered((yield WITHIN_QUERY), sites, AucTotals)
+        rows: list[Estimate] = []
+        for position, cut in enumerate(self.cut_offs):
+            term = f"{cut:g}"
+            rows.extend(self._site_rows(own, refused, sites, position, term))
+            found = self._pooled(list(histograms.values()), position)
+            rows.extend(
+                auc_rows(self.spec.id, POOLED, term, found, missing_status(hidden.values()))
+            )
+        return tuple(rows)
+
+    def _pooled(self, histograms: Sequence[Aggregate], position: int) -> Auc | None:
+        classes = []
+        for group in (1, 0):
+            rows = [
+                row
+                for answer in histograms
+                if isinstance(answer, ClassHistogram)
+                and len(answer.starts) == len(self.cut_offs)
+                and released_row(answer, position, 0) is not None
+                and (row := released_row(answer, position, group)) is not None
+                and released_row(answer, position, 1) is not None
+            ]
+            if not rows:
+                return None
+            starts, counts = common_bins(rows)
+            is_score = self.spec.value == "score"
+            classes.append(Bins(starts, counts, self.spec.bins, is_score))
+        return auc_of_bins(*classes)
+
+    def _site_rows(
+        self,
+        own: Mapping[SiteName, Aggregate],
+        refused: Mapping[SiteName, RefusalCode],
+        sites: Sequence[SiteName],
+        position: int,
+        term: str,
+    ) -> Iterator[Estimate]:
+        known: list[Auc] = []
+        for site in sites:
+            answer = own.get(site)
+            if not isinstance(answer, AucTotals) or len(answer.values) != len(self.cut_offs):
+                status = refusal_status(refused.get(site, RefusalCode.NOT_COMPUTABLE))
+                yield from auc_rows(self.spec.id, site, term, None, status)
+                continue
+            row = answer.values[position]
+            if not row:
+                yield from auc_rows(self.spec.id, site, term, None, RowStatus.SUPPRESSED)
+                continue
+            p, n, estimate, variance = row
+            auc = Auc(estimate, variance, 0.0, round(p), round(n)) if p > 1 and n > 1 else None
+            if auc is not None:
+                known.append(auc)
+            yield from auc_rows(self.spec.id, site, term, auc, RowStatus.NOT_ESTIMABLE)
+        yield from meta_rows(
+            self.spec.id,
+            Measure.AUC,
+            term,
+            [auc.estimate for auc in known],
+            [auc.variance or 0.0 for auc in known],
+            sum(auc.n_positive + auc.n_negative for auc in known),
+            back=unit_interval,
+        )
+
+
+def auc_rows(
+    analysis: str, scope: str, term: str, auc: Auc | None, absent: RowStatus
+) -> Iterator[Estimate]:
+    """Yield the AUC of one scope with Wald's interval, and a pooled one's error bound."""
+    if auc is None:
+        yield Estimate(analysis, scope, Measure.AUC, term=term, status=absent)
+        return
+    se = auc.se
+    n = auc.n_positive + auc.n_negative
+    yield Estimate(
+        analysis,
+        scope,
+        Measure.AUC,
+        term=term,
+        estimate=auc.estimate,
+        se=se,
+        ci_low=None if se is None else max(0.0, auc.estimate - Z95 * se),
+        ci_high=None if se is None else min(1.0, auc.estimate + Z95 * se),
+        ci_method="" if se is None else "delong",
+        n=n,
+        n_events=auc.n_positive,
+    )
+    if scope in (POOLED, META):
+        yield Estimate(
+            analysis, scope, Measure.AUC_ERROR_BOUND, term=term, estimate=auc.error_bound, n=n
+        )

@@ -1,0 +1,170 @@
+"""The rows of estimates.csv that a Cox fit ends in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from fedcac.protocol import CoxSpec
+from fedcac.statistics.cox_sums import CoxSums
+from fedcac.statistics.estimator import POOLED, Estimate
+from fedcac.statistics.fit import Fit, FitStatus
+from fedcac.statistics.intervals import Z95
+from fedcac.statistics.risk_sets import proportionality_test
+from fedcac.statistics.rows import refusal_status, two_sided_p
+from fedcac.vocabulary import Measure, RowStatus
+
+__all__ = ["cox_rows", "fit_status"]
+
+Vector = NDArray[np.float64]
+
+
+def fit_status(fit: Fit) -> RowStatus:
+    """Return the status of the rows of a fit: suppressed only if disclosure left no site."""
+    if fit.is_ok:
+        return RowStatus.OK
+    codes = {refusal_status(code) for code in fit.refused.values()}
+    is_hidden = fit.status is FitStatus.NO_ANSWER and RowStatus.SUPPRESSED in codes
+    return RowStatus.SUPPRESSED if is_hidden else RowStatus.NOT_ESTIMABLE
+
+
+def cox_rows(
+    spec: CoxSpec, terms: Sequence[str], fit: Fit, sums: CoxSums | None
+) -> Iterator[Estimate]:
+    """Yield every row of a Cox analysis; `sums` are those at the maximum, if all sites gave them.
+
+    Without them, what they were asked for is not estimable, and standard errors are the model's.
+    """
+    covariance, method = fit.covariance, "wald"
+    if sums is not None and sums.score_products is not None:
+        covariance, method = covariance @ sums.score_products @ covariance, "wald_robust"
+    for j, term in enumerate(terms):
+        yield from _term_rows(spec, fit, j, term, float(covariance[j, j]) ** 0.5, method)
+    if not spec.univariable:
+        yield _likelihood_ratio(spec, fit)
+    if spec.proportionality:
+        yield from _proportionality_rows(spec, terms, fit, sums)
+    if spec.concordance:
+        yield _concordance_row(spec, fit, sums)
+    for site, code in fit.refused.items():
+        for term in terms:
+            yield Estimate(
+                spec.id, site, Measure.LOG_HAZARD_RATIO, term=term, status=refusal_status(code)
+            )
+
+
+def _term_rows(
+    spec: CoxSpec, fit: Fit, j: int, term: str, se: float, method: str
+) -> Iterator[Estimate]:
+    status = fit_status(fit)
+    if status is RowStatus.OK and not fit.identified[j]:
+        status = RowStatus.NOT_ESTIMABLE
+    if status is not RowStatus.OK:
+        for measure in (Measure.LOG_HAZARD_RATIO, Measure.HAZARD_RATIO):
+            yield _row(spec, fit, measure, term=term, status=status)
+        return
+    estimate = float(fit.parameters[j])
+    numbers = np.array([estimate, estimate - Z95 * se, estimate + Z95 * se])
+    p_value = two_sided_p(estimate, se)
+    for measure, values, own_se in (
+        (Measure.LOG_HAZARD_RATIO, numbers, se),
+        (Measure.HAZARD_RATIO, np.exp(numbers), None),
+    ):
+        yield _row(
+            spec,
+            fit,
+            measure,
+            term=term,
+            numbers=values,
+            se=own_se,
+            ci_method=method,
+            p_value=p_value,
+        )
+
+
+def _likelihood_ratio(spec: CoxSpec, fit: Fit) -> Estimate:
+    status = fit_status(fit)
+    if status is not RowStatus.OK:
+        return _row(spec, fit, Measure.LR_CHI2, status=status)
+    # At the maximum the difference is at least 0; rounding can leave less.
+    chi2 = max(0.0, 2 * (fit.log_likelihood - fit.null_log_likelihood))
+    p_value = float(special.chdtrc(fit.degrees_of_freedom, chi2))
+    return _row(spec, fit, Measure.LR_CHI2, numbers=np.array([chi2]), p_value=p_value)
+
+
+def _proportionality_rows(
+    spec: CoxSpec, terms: Sequence[str], fit: Fit, sums: CoxSums | None
+) -> Iterator[Estimate]:
+    p = len(terms)
+    if sums is None or sums.proportionality is None:
+        status = fit_status(fit) if not fit.is_ok else RowStatus.SUPPRESSED
+        for term in (*terms, ""):
+            yield _row(spec, fit, Measure.PROPORTIONALITY_CHI2, term=term, status=status)
+        return
+    keep = np.flatnonzero(fit.identified)
+    table = sums.proportionality
+    vectors = [table[row, keep] for row in (0, 1)]
+    tables = [
+        table[2 + number * p : 2 + (number + 1) * p][np.ix_(keep, keep)] for number in range(3)
+    ]
+    tests = proportionality_test(*vectors, *tables)
+    found = dict(zip([terms[int(j)] for j in keep], tests[:-1], strict=True)) | {"": tests[-1]}
+    for term in (*terms, ""):
+        test = found.get(term)
+        if test is None:
+            status = RowStatus.NOT_ESTIMABLE
+            yield _row(spec, fit, Measure.PROPORTIONALITY_CHI2, term=term, status=status)
+        else:
+            yield _row(
+                spec,
+                fit,
+                Measure.PROPORTIONALITY_CHI2,
+                term=term,
+                numbers=np.array([test.chi2]),
+                p_value=test.p_value,
+            )
+
+
+def _concordance_row(spec: CoxSpec, fit: Fit, sums: CoxSums | None) -> Estimate:
+    pairs = None if sums is None else sums.concordance
+    c, se = (None, None) if pairs is None else (pairs.c_index, pairs.standard_error)
+    if c is None or se is None:
+        is_hidden = fit.is_ok and pairs is None
+        status = RowStatus.SUPPRESSED if is_hidden else RowStatus.NOT_ESTIMABLE
+        return _row(spec, fit, Measure.C_INDEX, status=status)
+    numbers = np.array([c, max(0.0, c - Z95 * se), min(1.0, c + Z95 * se)])
+    return _row(spec, fit, Measure.C_INDEX, numbers=numbers, se=se, ci_method="wald")
+
+
+def _row(
+    spec: CoxSpec,
+    fit: Fit,
+    measure: Measure,
+    *,
+    term: str = "",
+    numbers: Vector | None = None,
+    se: float | None = None,
+    ci_method: str = "",
+    p_value: float | None = None,
+    status: RowStatus = RowStatus.OK,
+) -> Estimate:
+    """Return a row; `numbers` is the estimate, or the estimate and its interval."""
+    has_interval = numbers is not None and len(numbers) == 3
+    return Estimate(
+        spec.id,
+        POOLED,
+        measure,
+        term=term,
+        estimate=None if numbers is None else float(numbers[0]),
+        se=se,
+        ci_low=float(numbers[1]) if numbers is not None and has_interval else None,
+        ci_high=float(numbers[2]) if numbers is not None and has_interval else None,
+        ci_method=ci_method,
+        p_value=p_value,
+        n=fit.n_patients or None,
+        n_events=fit.n_events if fit.n_patients else None,
+        status=status,
+    )

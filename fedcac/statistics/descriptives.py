@@ -1,0 +1,323 @@
+"""Characteristics of the patients by group: counts, means, medians, tests, and what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedcac.aggregate import Aggregate, BinnedCounts, Moments, register
+from fedcac.exams import Exams
+from fedcac.exchange.messages import Query
+from fedcac.protocol import Covariate, DescriptivesSpec, Protocol
+from fedcac.statistics.bland_altman import Spread
+from fedcac.statistics.estimator import (
+    NO_FITS,
+    POOLED,
+    Estimate,
+    Estimator,
+    Pooling,
+    QueryError,
+    register_estimator,
+)
+from fedcac.statistics.fit import Fit
+from fedcac.statistics.grids import (
+    bin_numbers,
+    common_bins,
+    covariate_edges,
+    grid_counts,
+    released_row,
+)
+from fedcac.statistics.group_tests import binned_quantile, kruskal_wallis, pearson_chi2
+from fedcac.statistics.grouping import group_labels, group_numbers
+from fedcac.statistics.risk_sets import ChiSquare
+from fedcac.statistics.rows import Value, refusal_status, value_row
+from fedcac.statistics.sums import answered, missing_status
+from fedcac.vocabulary import CellStatus, Measure, RowStatus, SiteName
+
+__all__ = ["CharacteristicCounts", "CharacteristicMoments", "Descriptives"]
+
+COUNTS_QUERY = Query(step="counts")
+MOMENTS_QUERY = Query(step="moments")
+N_BINS = 128
+
+_QUARTILES = {
+    Measure.MEDIAN: 0.5,
+    Measure.QUARTILE_LOW: 0.25,
+    Measure.QUARTILE_HIGH: 0.75,
+}
+
+Integers = NDArray[np.int64]
+Group = tuple[Integers, Integers] | None
+"""First grid bin and count of every bin of one group, summed over sites; None if withheld."""
+
+
+@register
+class CharacteristicCounts(BinnedCounts):
+    """Group sizes; then per covariate and group, patients by level or bin of the value."""
+
+    kind: ClassVar[str] = "characteristic_counts"
+
+
+@register
+class CharacteristicMoments(Moments):
+    """Moments of every continuous covariate in every group, covariate by covariate."""
+
+    kind: ClassVar[str] = "characteristic_moments"
+
+
+@register_estimator
+class Descriptives(Estimator[DescriptivesSpec]):
+    """Table 1: patients by group (Miller 2023 Tables 1 and S4). All rows `pooled`.
+
+    count with term '' is the group's size; with term `<covariate>=<level>` (or the name of a
+    binary covariate) the patients with it, beside their proportion among those whose value is
+    known; with term `<covariate>=missing` those without a value. A continuous covariate has mean
+    and sd, and where the protocol gives it a minimum and a maximum also median, quartile_low and
+    quartile_high, read from a histogram of 128 bins by linear interpolation.
+
+    difference_test compares the groups: Pearson's chi-square of the counts, or Kruskal and
+    Wallis's test of the binned values (with two groups, Mann and Whitney's). A site whose counts
+    of a covariate are withheld is left out of that covariate's rows.
+    """
+
+    kind: ClassVar[str] = "descriptives"
+    aggregate_types: ClassVar[tuple[type[Aggregate], ...]] = (
+        CharacteristicCounts,
+        CharacteristicMoments,
+    )
+
+    def __init__(self, spec: DescriptivesSpec, protocol: Protocol) -> None:
+        super().__init__(spec, protocol)
+        self._labels = group_labels(spec.by, protocol)
+        self._covariates = [protocol.covariate(name) for name in spec.covariates]
+        self._continuous = [c for c in self._covariates if c.type == "continuous"]
+        self._edges = [covariate_edges(covariate, N_BINS) for covariate in self._covariates]
+
+    # --- at a site --------------------------------------------------------------------------
+
+    def summarise(self, exams: Exams, query: Query) -> CharacteristicCounts | CharacteristicMoments:
+        """Return counts or moments by group.
+
+        Raises
+        ------
+        QueryError
+            If the query is neither step.
+        KeyError, ValueError
+            If a column is absent or holds a value it cannot have.
+        """
+        if query not in (COUNTS_QUERY, MOMENTS_QUERY):
+            raise QueryError("descriptives ask the steps 'counts' and 'moments' without values")
+        complete = self.cohort(exams)
+        group = group_numbers(self.spec.by, self.protocol, complete)
+        if query == MOMENTS_QUERY:
+            return self._moments(complete, group)
+        n_groups = len(self._labels)
+        sizes = np.bincount(group, minlength=n_groups)
+        starts: list[tuple[tuple[int, ...], ...]] = [(tuple(range(n_groups)),)]
+        counts: list[tuple[tuple[int, ...], ...]] = [(tuple(int(size) for size in sizes),)]
+        for covariate, edges in zip(self._covariates, self._edges, strict=True):
+            values = _column(complete, covariate.name)
+            known = np.isfinite(values)
+            bins = bin_numbers(values[known], edges)
+            rows = grid_counts(bins, group[known], n_groups, len(edges) + 1)
+            starts.append((tuple(range(len(edges) + 1)),) * n_groups)
+            counts.append(rows)
+        return CharacteristicCounts(
+            n_patients=complete.n, starts=tuple(starts), counts=tuple(counts)
+        )
+
+    def _moments(self, exams: Exams, group: Integers) -> CharacteristicMoments:
+        parts = []
+        for covariate in self._continuous:
+            values = _column(exams, covariate.name)
+            for number in range(len(self._labels)):
+                own = values[(group == number) & np.isfinite(values)]
+                mean = float(own.mean()) if len(own) else 0.0
+                parts.append((len(own), mean, float(np.sum((own - mean) ** 2))))
+        # Without a continuous covariate there is nothing to ask; the shape wants one entry.
+        parts = parts or [(0, 0.0, 0.0)]
+        n, mean_, m2 = zip(*parts, strict=True)
+        return CharacteristicMoments(n_patients=exams.n, n=n, mean=mean_, m2=m2)
+
+    # --- at the coordinator -----------------------------------------------------------------
+
+    def pool(self, sites: Sequence[SiteName], fits: Mapping[str, Fit] = NO_FITS) -> Pooling:
+        """Ask for counts, and for moments if a covariate is continuous."""
+        given, refused = answered((yield COUNTS_QUERY), sites, CharacteristicCounts)
+        absent = RowStatus.SUPPRESSED if given else missing_status(refused.values())
+        moments: list[Aggregate] = []
+        if self._continuous:
+            found, _ = answered((yield MOMENTS_QUERY), sites, CharacteristicMoments)
+            moments = list(found.values())
+        answers = list(given.values())
+        rows = list(self._size_rows(answers, absent))
+        for number, covariate in enumerate(self._covariates):
+            groups = self._groups(answers, number + 1)
+            if covariate.type == "continuous":
+                rows.extend(self._moment_rows(moments, covariate, absent))
+                rows.extend(self._quantile_rows(groups, number, absent))
+            else:
+                rows.extend(self._level_rows(groups, covariate, absent))
+            rows.append(self._test_row(groups, covariate, absent))
+            rows.extend(self._missing_rows(answers, number, absent))
+        for site, code in refused.items():
+            status = refusal_status(code)
+            rows.append(value_row(self.spec.id, site, Measure.COUNT, None, absent=status))
+        return tuple(rows)
+
+    def _row(
+        self,
+        measure: Measure,
+        number: int,
+        value: Value | None,
+        absent: RowStatus,
+        *,
+        term: str = "",
+        n: int | None = None,
+    ) -> Estimate:
+        return value_row(
+            self.spec.id,
+            POOLED,
+            measure,
+            value,
+            absent=absent,
+            group=self._labels[number],
+            term=term,
+            n=n,
+        )
+
+    def _groups(self, answers: Sequence[Aggregate], variable: int) -> list[Group]:
+        """Return every group's bins of a variable, over the sites that give all groups of it."""
+        rows = []
+        for answer in answers:
+            if isinstance(answer, CharacteristicCounts):
+                own = [released_row(answer, variable, g) for g in range(len(self._labels))]
+                if all(row is not None for row in own):
+                    rows.append([row for row in own if row is not None])
+        if not rows:
+            return [None] * len(self._labels)
+        return [common_bins([own[number] for own in rows]) for number in range(len(self._labels))]
+
+    def _size_rows(self, answers: Sequence[Aggregate], absent: RowStatus) -> Iterator[Estimate]:
+        shown = [
+            row[1]
+            for answer in answers
+            if isinstance(answer, CharacteristicCounts)
+            and (row := released_row(answer, 0, 0)) is not None
+            and len(row[1]) == len(self._labels)
+        ]
+        sizes = np.sum(shown, axis=0) if shown else None
+        for number in range(len(self._labels)):
+            value = None if sizes is None else Value(float(sizes[number]))
+            n = None if sizes is None else int(sizes.sum())
+            yield self._row(Measure.COUNT, number, value, absent, n=n)
+
+    def _level_rows(
+        self, groups: Sequence[Group], covariate: Covariate, absent: RowStatus
+    ) -> Iterator[Estimate]:
+        # Of a binary covariate the second level says all.
+        levels = covariate.levels or ("", covariate.name)
+        for number, group in enumerate(groups):
+            counts = None if group is None or len(group[0]) != len(levels) else group[1]
+            for position, level in enumerate(levels):
+                if not level:
+                    continue
+                term = f"{covariate.name}={level}" if covariate.levels else level
+                n = None if counts is None else int(counts.sum())
+                count = None if counts is None else Value(float(counts[position]))
+                share = Value(count.estimate / n) if count and n else None
+                yield self._row(Measure.COUNT, number, count, absent, term=term, n=n)
+                yield self._row(Measure.PROPORTION, number, share, absent, term=term, n=n)
+
+    def _moment_rows(
+        self, answers: Sequence[Aggregate], covariate: Covariate, absent: RowStatus
+    ) -> Iterator[Estimate]:
+        first = self._continuous.index(covariate) * len(self._labels)
+        for number in range(len(self._labels)):
+            spreads = []
+            for answer in answers:
+                if not isinstance(answer, CharacteristicMoments):
+                    continue
+                cells = [part[first + number] for part in (answer.n, answer.mean, answer.m2)]
+                known = [cell for cell in cells if not isinstance(cell, CellStatus)]
+                if len(known) == len(cells) and known[0] > 0:
+                    spreads.append(Spread(int(known[0]), known[1], known[2]))
+            whole = reduce(Spread.merge, spreads) if spreads else None
+            n = whole.n if whole else None
+            mean = Value(whole.mean) if whole else None
+            sd = Value((whole.m2 / (whole.n - 1)) ** 0.5) if whole and whole.n > 1 else None
+            yield self._row(Measure.MEAN, number, mean, absent, term=covariate.name, n=n)
+            yield self._row(Measure.SD, number, sd, absent, term=covariate.name, n=n)
+
+    def _quantile_rows(
+        self, groups: Sequence[Group], position: int, absent: RowStatus
+    ) -> Iterator[Estimate]:
+        covariate, edges = self._covariates[position], self._edges[position]
+        if len(edges) == 0 or covariate.minimum is None or covariate.maximum is None:
+            return
+        limits = np.concatenate([[covariate.minimum], edges, [covariate.maximum]])
+        for number, group in enumerate(groups):
+            n = None if group is None else int(group[1].sum())
+            for measure, share in _QUARTILES.items():
+                value = None
+                if group is not None and n:
+                    bounds = np.append(limits[group[0]], limits[-1])
+                    value = Value(binned_quantile(bounds, group[1], share))
+                yield self._row(measure, number, value, absent, term=covariate.name, n=n)
+
+    def _test_row(
+        self, groups: Sequence[Group], covariate: Covariate, absent: RowStatus
+    ) -> Estimate:
+        known = [group for group in groups if group is not None]
+        test: ChiSquare | None = None
+        if len(known) == len(groups) > 1:
+            table = _on_common_bins(known)
+            is_continuous = covariate.type == "continuous"
+            n_levels = len(covariate.levels) or 2
+            if is_continuous:
+                test = kruskal_wallis(table)
+            elif table.shape[1] == n_levels:
+                test = pearson_chi2(table)
+        is_hidden = len(known) < len(groups)
+        return value_row(
+            self.spec.id,
+            POOLED,
+            Measure.DIFFERENCE_TEST,
+            Value(test.chi2, p_value=test.p_value) if test else None,
+            absent=absent if is_hidden else RowStatus.NOT_ESTIMABLE,
+            term=covariate.name,
+            n=sum(int(group[1].sum()) for group in known) if not is_hidden else None,
+        )
+
+    def _missing_rows(
+        self, answers: Sequence[Aggregate], position: int, absent: RowStatus
+    ) -> Iterator[Estimate]:
+        for number in range(len(self._labels)):
+            gaps = []
+            for answer in answers:
+                if not isinstance(answer, CharacteristicCounts):
+                    continue
+                sizes = released_row(answer, 0, 0)
+                own = released_row(answer, position + 1, number)
+                if sizes is not None and own is not None and len(sizes[1]) == len(self._labels):
+                    gaps.append((int(sizes[1][number]), int(own[1].sum())))
+            n = sum(size for size, _ in gaps) if gaps else None
+            value = Value(float(sum(size - known for size, known in gaps))) if gaps else None
+            term = f"{self._covariates[position].name}=missing"
+            yield self._row(Measure.COUNT, number, value, absent, term=term, n=n)
+
+
+def _column(exams: Exams, name: str) -> NDArray[np.float64]:
+    return exams.column(name) if exams.has(name) else np.full(exams.n, np.nan)
+
+
+def _on_common_bins(groups: Sequence[tuple[Integers, Integers]]) -> Integers:
+    """Return counts on the bins that all groups have, shape (groups, bins)."""
+    starts = np.array(sorted(set.intersection(*(set(group[0].tolist()) for group in groups))))
+    return np.array(
+        [np.add.reduceat(counts, np.searchsorted(firsts, starts)) for firsts, counts in groups]
+    )

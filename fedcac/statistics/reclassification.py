@@ -1,0 +1,287 @@
+"""What one Cox model adds to another: net reclassification, AUC, C-index, likelihood ratio."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from fedcac.aggregate import Aggregate, Evidence, Totals, register
+from fedcac.exams import Exams
+from fedcac.exchange.messages import Query
+from fedcac.protocol import CoxSpec, Protocol, ReclassificationSpec
+from fedcac.statistics.concordance import concordance
+from fedcac.statistics.cox import survival_data
+from fedcac.statistics.cox_rows import fit_status
+from fedcac.statistics.design import Design, design_of
+from fedcac.statistics.estimator import (
+    NO_FITS,
+    POOLED,
+    Estimate,
+    Estimator,
+    Pooling,
+    QueryError,
+    register_estimator,
+)
+from fedcac.statistics.fit import Fit
+from fedcac.statistics.net_reclassification import Reclassified, net_reclassification, reclassified
+from fedcac.statistics.partial_likelihood import partial_likelihood
+from fedcac.statistics.refit import REFIT, queried_table, refit, stacked_covariance, table_query
+from fedcac.statistics.resampling import Rows, replicate_rows, replicate_spread
+from fedcac.statistics.risk_sets import baseline_hazard
+from fedcac.statistics.sums import summed_totals
+from fedcac.vocabulary import Measure, Resampling, RowStatus, SiteName
+
+__all__ = ["Reclassification", "ReclassificationTotals"]
+
+MEASURES = "measures"
+N_COLUMNS = Reclassified.N_NUMBERS + 6
+"""The sums for the NRI; then AUC of base and full and their pairs; then C likewise."""
+
+Vector = NDArray[np.float64]
+
+
+@register
+class ReclassificationTotals(Totals):
+    """Per replicate: gradients of both models, or the sums behind NRI, AUC and C."""
+
+    kind: ClassVar[str] = "reclassification_totals"
+
+
+@dataclass(frozen=True)
+class _Patients:
+    """A site's patients: both designs (n, p0), (n, p1), follow-up and event."""
+
+    designs: tuple[Vector, Vector]
+    time: Vector
+    event: NDArray[np.bool_]
+
+
+@register_estimator
+class Reclassification(Estimator[ReclassificationSpec]):
+    """Added value of the model `full` over `base` (Miller 2023 Fig. 5, Supplemental Table 6).
+
+    Rows, all `pooled`: nri_event, nri_nonevent, nri_overall; auc_difference of the linear
+    predictors for the event at any time, and c_index_difference, both over pairs of patients of
+    one site; lr_chi2_increase with its p-value. Risks are 1 - exp(-H0(t) exp(x beta)) with the
+    site's own Breslow hazard, which does not leave.
+
+    Intervals of all but the likelihood ratio come from refitting both models on replicates. They
+    are missing (ci_method '') where a site refused the replicates or has too few patients for
+    them; the estimates stand all the same.
+    """
+
+    kind: ClassVar[str] = "reclassification"
+    aggregate_types: ClassVar[tuple[type[Aggregate], ...]] = (ReclassificationTotals,)
+
+    def __init__(self, spec: ReclassificationSpec, protocol: Protocol) -> None:
+        super().__init__(spec, protocol)
+        models = [protocol.analysis(name) for name in (spec.base, spec.full)]
+        self._specs = [model for model in models if isinstance(model, CoxSpec)]
+        self._designs: list[Design] = [design_of(model, protocol) for model in self._specs]
+        self._widths = [len(design.terms) for design in self._designs]
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The two Cox analyses."""
+        return self.spec.base, self.spec.full
+
+    # --- at a site --------------------------------------------------------------------------
+
+    def summarise(self, exams: Exams, query: Query) -> ReclassificationTotals:
+        """Return gradients per replicate, or the sums behind the measures.
+
+        The first row of the step `measures` is all patients, the others are the replicates; a
+        query with a single row asks for all patients alone.
+
+        Raises
+        ------
+        QueryError
+            If the query has another step or shape, or leads to an infinite linear predictor.
+        TableError
+            As the Cox models.
+        ValueError
+            If replicates are asked and the site has no secret.
+        """
+        complete = self.cohort(exams)
+        time, event = survival_data(self, complete)
+        x0, x1 = (design.matrix(complete) for design in self._designs)
+        patients = _Patients((x0, x1), time, event)
+        if query.step == REFIT:
+            rows = self._replicates(complete)
+            betas = queried_table(query, len(rows), sum(self._widths))
+            values = [
+                self._gradients(patients, r, beta) for r, beta in zip(rows, betas, strict=True)
+            ]
+            smallest = self._smallest_replicate(complete.n)
+        elif query.step == MEASURES:
+            everyone = np.arange(complete.n)
+            is_single = len(query.values.get("beta", ())) == sum(self._widths)
+            rows = [everyone, *([] if is_single else self._replicates(complete))]
+            betas = queried_table(query, len(rows), sum(self._widths))
+            found = [self._measures(patients, r, beta) for r, beta in zip(rows, betas, strict=True)]
+            values = [numbers for numbers, _ in found]
+            smallest = min(
+                found[0][1], complete.n if is_single else self._smallest_replicate(complete.n)
+            )
+        else:
+            raise QueryError("reclassification asks the steps 'refit' and 'measures'")
+        norms = [
+            float(np.max(np.abs(betas[:, part]) * x.std(axis=0)))
+            for x, part in zip((x0, x1), self._parts(), strict=True)
+        ]
+        return ReclassificationTotals(
+            n_patients=complete.n,
+            n_events=int(event.sum()),
+            values=tuple(tuple(row.tolist()) for row in values),
+            evidence=Evidence(smallest_group=smallest, parameter_norm=max(norms)),
+        )
+
+    def _parts(self) -> tuple[slice, slice]:
+        first = self._widths[0]
+        return slice(0, first), slice(first, first + self._widths[1])
+
+    def _replicates(self, exams: Exams) -> list[Rows]:
+        purpose = f"{self.protocol.id}|{self.spec.id}"
+        return replicate_rows(exams, purpose, self.spec.uncertainty, self.spec.replicates)
+
+    def _smallest_replicate(self, n: int) -> int:
+        # Two jackknife replicates differ by their groups; bootstrap samples are drawn from all.
+        is_jackknife = self.spec.uncertainty is Resampling.JACKKNIFE
+        return n // self.spec.replicates if is_jackknife else n
+
+    def _gradients(self, patients: _Patients, rows: Rows, beta: Vector) -> Vector:
+        parts = []
+        for x, part, spec in zip(patients.designs, self._parts(), self._specs, strict=True):
+            terms = partial_likelihood(
+                x[rows], patients.time[rows], patients.event[rows], beta[part], spec.ties
+            )
+            parts.append(terms.gradient)
+        return np.concatenate(parts)
+
+    def _measures(self, patients: _Patients, rows: Rows, beta: Vector) -> tuple[Vector, int]:
+        """Return the sums of one replicate, and the smallest number of patients behind them."""
+        time, event = patients.time[rows], patients.event[rows]
+        risks, predictors = [], []
+        for x, part, spec in zip(patients.designs, self._parts(), self._specs, strict=True):
+            chosen = x[rows]
+            # Centred, the hazard's scale is that of a typical patient and nothing overflows.
+            shifted = chosen - chosen.mean(axis=0)
+            # Row by row: a matrix product may round equal rows apart, and a tie would be lost.
+            predictor = (shifted * beta[part]).sum(axis=1)
+            hazard = baseline_hazard(
+                shifted, time, event, beta[part], self.spec.horizon_days, spec.ties
+            )
+            risks.append(-np.expm1(-hazard * np.exp(np.minimum(predictor, 500.0))))
+            predictors.append(predictor)
+        moved = reclassified(risks[0], risks[1], time, event, self.spec)
+        aucs = [_within_site_auc(predictor, event) for predictor in predictors]
+        pairs = [concordance(predictor, time, event) for predictor in predictors]
+        return np.array(
+            [
+                *moved.numbers(),
+                aucs[0],
+                aucs[1],
+                float(np.count_nonzero(event) * np.count_nonzero(~event)),
+                *(own.concordant + own.tied / 2 for own in pairs),
+                pairs[0].n_pairs,
+            ]
+        ), moved.smallest_group
+
+    # --- at the coordinator -----------------------------------------------------------------
+
+    def pool(self, sites: Sequence[SiteName], fits: Mapping[str, Fit] = NO_FITS) -> Pooling:
+        """Refit on replicates from the two fits, then ask once for every sum."""
+        base, full = (fits[name] for name in self.models)
+        is_comparable = base.is_ok and full.is_ok and base.sites == full.sites
+        if not is_comparable or base.n_patients != full.n_patients:
+            return tuple(self._absent(base, full))
+        at = np.concatenate([base.coefficients, full.coefficients])
+        replicates = None
+        if self.spec.uncertainty is not Resampling.NONE:
+            start = np.tile(at, (self.spec.replicates, 1))
+            covariance = stacked_covariance((base, full))
+            if self.spec.uncertainty is Resampling.JACKKNIFE:
+                # Each fit lacks one group, and so about that share of the information.
+                covariance *= self.spec.replicates / (self.spec.replicates - 1)
+            replicates = yield from refit(start, covariance, full.sites, ReclassificationTotals)
+        table = at[None, :] if replicates is None else np.vstack([at, replicates])
+        answers = yield table_query(MEASURES, table)
+        shape = (len(table), N_COLUMNS)
+        sums = summed_totals(answers, full.sites, ReclassificationTotals, shape)
+        return (*self._measure_rows(full, sums), self._likelihood_row(base, full))
+
+    def _absent(self, base: Fit, full: Fit) -> Iterator[Estimate]:
+        failed = full if not full.is_ok else base
+        status = RowStatus.NOT_ESTIMABLE if failed.is_ok else fit_status(failed)
+        for measure in (*_MEASURES, Measure.LR_CHI2_INCREASE):
+            yield Estimate(self.spec.id, POOLED, measure, status=status)
+
+    def _measure_rows(self, fit: Fit, sums: Vector | None) -> Iterator[Estimate]:
+        if sums is None:
+            for measure in _MEASURES:
+                yield Estimate(self.spec.id, POOLED, measure, status=RowStatus.SUPPRESSED)
+            return
+        values = np.array([_statistics(row) for row in sums])
+        for column, measure in enumerate(_MEASURES):
+            estimate = float(values[0, column])
+            if not np.isfinite(estimate):
+                yield Estimate(self.spec.id, POOLED, measure, status=RowStatus.NOT_ESTIMABLE)
+                continue
+            spread = replicate_spread(estimate, values[1:, column], self.spec.uncertainty)
+            yield Estimate(
+                self.spec.id,
+                POOLED,
+                measure,
+                estimate=estimate,
+                se=spread.se if spread else None,
+                ci_low=spread.ci_low if spread else None,
+                ci_high=spread.ci_high if spread else None,
+                ci_method=spread.ci_method if spread else "",
+                p_value=spread.p_value if spread else None,
+                n=fit.n_patients,
+                n_events=fit.n_events,
+            )
+
+    def _likelihood_row(self, base: Fit, full: Fit) -> Estimate:
+        chi2 = 2 * (full.log_likelihood - base.log_likelihood)
+        df = full.degrees_of_freedom - base.degrees_of_freedom
+        is_nested = set(self._designs[0].terms) <= set(self._designs[1].terms)
+        return Estimate(
+            self.spec.id,
+            POOLED,
+            Measure.LR_CHI2_INCREASE,
+            estimate=chi2,
+            p_value=float(special.chdtrc(df, max(chi2, 0.0))) if is_nested and df > 0 else None,
+            n=full.n_patients,
+            n_events=full.n_events,
+        )
+
+
+_MEASURES = (
+    Measure.NRI_EVENT,
+    Measure.NRI_NONEVENT,
+    Measure.NRI_OVERALL,
+    Measure.AUC_DIFFERENCE,
+    Measure.C_INDEX_DIFFERENCE,
+)
+
+
+def _within_site_auc(predictor: Vector, event: NDArray[np.bool_]) -> float:
+    """Return the pairs of one patient with and one without the event that are ordered rightly."""
+    ordered = concordance(predictor, np.where(event, 0.0, 1.0), event)
+    return ordered.concordant + ordered.tied / 2
+
+
+def _statistics(sums: Vector) -> tuple[float, ...]:
+    moved = net_reclassification(Reclassified.from_numbers(sums[: Reclassified.N_NUMBERS]))
+    auc0, auc1, auc_pairs, c0, c1, c_pairs = sums[Reclassified.N_NUMBERS :]
+    return (
+        *(moved if moved is not None else (np.nan,) * 3),
+        (auc1 - auc0) / auc_pairs if auc_pairs > 0 else np.nan,
+        (c1 - c0) / c_pairs if c_pairs > 0 else np.nan,
+    )
