@@ -114,6 +114,7 @@ class RoundEngine:
         self._key = key
         self._lead_keys = trusted([key.public])
         self._clock = clock
+        self._sessions: dict[str, tuple[PoolingSession | None, int]] = {}
 
     def launch(self, protocol: Protocol, plan: LaunchPlan) -> str:
         """Sign and store a round; the next `step` offers it. Return its id.
@@ -252,24 +253,28 @@ class RoundEngine:
     def _exchange(self, record: RoundRecord, offer: Offer, protocol: Protocol) -> None:
         session, exchange = self._replay(offer, protocol)
         while not session.is_finished:
-            exchange += 1
-            self._send_request(offer, exchange, session.queries)
-            counted = self._close(record, offer, exchange)
-            if counted is None:
+            self._send_request(offer, exchange + 1, session.queries)
+            if self._close(record, offer, exchange + 1) is None:
                 return
-            session.answer(self._answers(offer, exchange, counted))
+            session, exchange = self._replay(offer, protocol)
         self._store.set_state(record.round_id, RoundState.POOLED, self._clock())
 
     def _replay(self, offer: Offer, protocol: Protocol) -> tuple[PoolingSession, int]:
-        """Return the session fed with every closed exchange, and the number of them."""
-        session = PoolingSession(protocol, [SiteName(site) for site in offer.sites])
-        exchange = 0
+        """Return the session fed with every closed exchange, and the number of them.
+
+        A session fed before in this process goes on from where it stands. It is out of the memory
+        while it is fed, so that an error leaves nothing half fed behind.
+        """
+        session, exchange = self._sessions.pop(offer.round_id, (None, 0))
+        if session is None:
+            session = PoolingSession(protocol, [SiteName(site) for site in offer.sites])
         while not session.is_finished:
             counted = self._counted(offer.round_id, exchange + 1)
             if counted is None:
                 break
             exchange += 1
             session.answer(self._answers(offer, exchange, counted))
+        self._sessions[offer.round_id] = session, exchange
         return session, exchange
 
     def _send_request(self, offer: Offer, exchange: int, queries: dict[str, Query]) -> None:

@@ -67,6 +67,7 @@ class SiteAgent:
         self._store = store
         self._source = source
         self._answerer = answerer
+        self._last_cohort: tuple[str, FrozenCohort] | None = None
         self._is_auto_approving = is_auto_approving
         self._clock = clock
         self.problems: dict[str, FedcacError] = {}
@@ -266,7 +267,9 @@ class SiteAgent:
     def _cohort(self, record: RoundRecord, protocol: Protocol) -> FrozenCohort:
         stored = self._store.frozen_cohort(record.round_id)
         if stored is not None:
-            return FrozenCohort.from_json(stored)
+            if self._last_cohort is None or self._last_cohort[0] != stored:
+                self._last_cohort = stored, FrozenCohort.from_json(stored)
+            return self._last_cohort[1]
         package = None
         if self._source.needs_package:
             package = self._open_package(record.round_id, record.package_digest or "")

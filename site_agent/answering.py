@@ -75,7 +75,10 @@ class Answerer:
             )
 
         answers = {}
-        for analysis, query in sorted(request.queries.items()):
+        # In the protocol's order: what it names first has the first claim on the budget.
+        order = {spec.id: number for number, spec in enumerate(protocol.analyses)}
+        queries = sorted(request.queries.items(), key=lambda item: order.get(item[0], len(order)))
+        for analysis, query in queries:
             summarised = self._summarise(protocol, cohort, analysis, query)
             if summarised is RefusalCode.UNKNOWN_ANALYSIS:
                 answers[analysis] = Answer(refusal=summarised)

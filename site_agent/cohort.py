@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,6 +43,10 @@ class FrozenCohort:
 
     def digest(self) -> Digest:
         """Return the digest of every value, independent of the order of rows and columns."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> Digest:
         return digest_of(self._document())
 
     def _document(self) -> dict[str, object]:

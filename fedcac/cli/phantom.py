@@ -1,4 +1,4 @@
-"""`fedcac phantom cohort`: generated sites with DICOM pairs and known truth."""
+"""`fedcac phantom`: generated sites, with DICOM pairs and known truth, or as scored tables."""
 
 from __future__ import annotations
 
@@ -22,6 +22,19 @@ def add_parser(subparsers: Any) -> None:
     cohort.add_argument("--hybrid-share", type=float, default=0.25, help="share on a real chest CT")
     cohort.add_argument("--out", type=Path, required=True, help="a new folder")
     add_format(cohort, _cohort)
+    tables = verbs.add_parser(
+        "tables", help="write scored tables whose margins are those of a published cohort"
+    )
+    tables.add_argument("cohort", choices=("miller2023", "eng2021"))
+    tables.add_argument("--seed", type=int, default=1)
+    tables.add_argument(
+        "--copies",
+        type=int,
+        default=1,
+        help="how many whole Miller cohorts; with 4, each site holds one",
+    )
+    tables.add_argument("--out", type=Path, required=True, help="a new folder")
+    add_format(tables, _tables)
 
 
 def _cohort(arguments: argparse.Namespace) -> Outcome:
@@ -39,3 +52,23 @@ def _cohort(arguments: argparse.Namespace) -> Outcome:
         "Generated exams, not patients; truth.csv holds what was placed."
     )
     return Outcome(text, {"out": str(arguments.out), "sites": list(names)})
+
+
+def _tables(arguments: argparse.Namespace) -> Outcome:
+    from fedcac.phantom import eng_tables, miller_tables, write_tables
+
+    is_miller = arguments.cohort == "miller2023"
+    tables = (
+        miller_tables(arguments.seed, copies=arguments.copies)
+        if is_miller
+        else eng_tables(arguments.seed)
+    )
+    paths = write_tables(tables, arguments.out)
+    sites = " ".join(f"--site {path.stem}={path}" for path in paths)
+    protocol = "miller2023-ctac" if is_miller else "eng2021-nongated"
+    text = (
+        f"{sum(map(len, tables.values()))} generated patients of {len(paths)} sites in "
+        f"{arguments.out}; only the published margins are real.\n"
+        f"fedcac analyze {protocol} {sites} --out results"
+    )
+    return Outcome(text, {"out": str(arguments.out), "sites": [path.stem for path in paths]})

@@ -335,7 +335,9 @@ def _is_text(value: Any) -> bool:
         return any(_is_text(item) for item in value)
     if isinstance(value, str):
         return value not in _WORDS
-    return isinstance(value, bool) or not isinstance(value, int | float)
+    # None is a number that does not apply.
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value is not None and not is_number
 
 
 def _is_charged(entry: LedgerEntry) -> bool:

@@ -12,6 +12,7 @@ from fedcac.vocabulary import (
     ReclassificationType,
     Resampling,
     RiskEstimator,
+    ScoreRole,
     TieMethod,
 )
 
@@ -176,12 +177,14 @@ class DescriptivesSpec(_Spec):
     """Characteristics of patients by group (Miller 2023 Tables 1 and S4).
 
     `by` is a score's role (`index`: by its risk category), an endpoint (by event), a categorical
-    or binary covariate, or `all`.
+    or binary covariate, or `all`. `scores` adds the distribution of scores and of their risk
+    categories.
     """
 
     kind: Literal["descriptives"]
     covariates: Annotated[tuple[Identifier, ...], Field(min_length=1)]
     by: Identifier
+    scores: tuple[ScoreRole, ...] = ()
 
 
 # --- survival -------------------------------------------------------------------------------

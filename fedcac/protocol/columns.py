@@ -119,6 +119,7 @@ def _roles(spec: AnalysisSpec) -> tuple[str, ...]:
         return (spec.reference,)
     names = ("index", "reference", "risk_category", "log_score", "by")
     found = [getattr(spec, name, "none") for name in names]
+    found += [role.value for role in getattr(spec, "scores", ())]
     return tuple(dict.fromkeys(name for name in found if name in roles))
 
 

@@ -153,6 +153,7 @@ def _check_roles(protocol: Protocol, analysis: AnalysisSpec, at: At) -> None:
         getattr(analysis, name, "none")
         for name in ("index", "reference", "risk_category", "log_score", "by")
     }
+    wanted |= {role.value for role in getattr(analysis, "scores", ())}
     if isinstance(analysis, ComparisonSpec):
         wanted.add("comparator" if analysis.compare == "index_tests" else "second_reference")
     for role, score in (

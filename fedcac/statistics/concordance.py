@@ -8,7 +8,13 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Concordance", "concordance", "count_smaller_before"]
+__all__ = [
+    "Concordance",
+    "concordance",
+    "concordant_pairs",
+    "count_smaller_before",
+    "ordered_pairs",
+]
 
 Vector = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -81,23 +87,10 @@ def concordance(risk: Vector, time: Vector, event: NDArray[np.bool_]) -> Concord
     """
     if len(risk) == 0:
         return Concordance(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-    # Events before the censored at equal times: then a pair's later member comes later here.
-    order = np.lexsort((~event, time))
-    time, event = time[order], event[order]
-    rank = np.unique(risk[order], return_inverse=True)[1].reshape(-1).astype(np.int64)
-    n = len(rank)
-    # First position after the events at this patient's time, and the first one of them.
-    block = np.maximum.accumulate(np.where(np.r_[True, np.diff(time) > 0], np.arange(n), 0))
-    n_tied_events = np.bincount(block, weights=event, minlength=n).astype(np.int64)[block]
-    after = block + n_tied_events
-    least = np.concatenate([[0], np.cumsum(np.bincount(rank))])
-
-    lower_total, equal_total = least[rank], least[rank + 1] - least[rank]
-    lower_before = count_smaller_before(rank, after, rank)
-    equal_before = count_smaller_before(rank, after, rank + 1) - lower_before
-    lower = np.where(event, lower_total - lower_before, 0)
-    equal = np.where(event, equal_total - equal_before, 0)
-    pairs = np.where(event, n - after, 0)
+    own = _ordered(risk, time, event)
+    rank, event, block, after = own.rank, own.event, own.block, own.after
+    lower, equal = own.lower, own.equal
+    pairs = np.where(event, len(rank) - after, 0)
 
     # The same pairs seen by their later member: events at earlier positions.
     events = rank[event]
@@ -118,6 +111,66 @@ def concordance(risk: Vector, time: Vector, event: NDArray[np.bool_]) -> Concord
         ab=float(a @ b),
         bb=float(b @ b),
     )
+
+
+@dataclass(frozen=True)
+class _Ordered:
+    """Patients in the order of their times, and each one's pairs as the earlier member.
+
+    `rank` of the risk; `block` the first position at this patient's time, `after` the first one
+    behind the events at it; `lower`, `equal` comparable patients behind with less or equal risk.
+    """
+
+    rank: Integers
+    event: NDArray[np.bool_]
+    block: Integers
+    after: Integers
+    lower: Integers
+    equal: Integers
+
+
+def _ordered(risk: Vector, time: Vector, event: NDArray[np.bool_]) -> _Ordered:
+    # Events before the censored at equal times: then a pair's later member comes later here.
+    order = np.lexsort((~event, time))
+    time, event = time[order], event[order]
+    rank = np.unique(risk[order], return_inverse=True)[1].reshape(-1).astype(np.int64)
+    n = len(rank)
+    # First position after the events at this patient's time, and the first one of them.
+    block = np.maximum.accumulate(np.where(np.r_[True, np.diff(time) > 0], np.arange(n), 0))
+    n_tied_events = np.bincount(block, weights=event, minlength=n).astype(np.int64)[block]
+    after = block + n_tied_events
+    least = np.concatenate([[0], np.cumsum(np.bincount(rank))])
+
+    lower_total, equal_total = least[rank], least[rank + 1] - least[rank]
+    lower_before = count_smaller_before(rank, after, rank)
+    equal_before = count_smaller_before(rank, after, rank + 1) - lower_before
+    lower = np.where(event, lower_total - lower_before, 0)
+    equal = np.where(event, equal_total - equal_before, 0)
+    return _Ordered(rank, event, block, after, lower, equal)
+
+
+def concordant_pairs(risk: Vector, time: Vector, event: NDArray[np.bool_]) -> tuple[float, float]:
+    """Return concordant pairs, ties as one half, and comparable pairs; arguments as `concordance`.
+
+    For a C-index without its variance, at half the work.
+    """
+    if len(risk) == 0:
+        return 0.0, 0.0
+    own = _ordered(risk, time, event)
+    pairs = np.where(own.event, len(risk) - own.after, 0)
+    return float(own.lower.sum()) + float(own.equal.sum()) / 2, float(pairs.sum())
+
+
+def ordered_pairs(risk: Vector, event: NDArray[np.bool_]) -> float:
+    """Return the pairs of one patient with and one without the event that are ordered rightly.
+
+    Ties count one half: divided by the number of such pairs this is the area under the ROC curve.
+    """
+    rank = np.unique(risk, return_inverse=True)[1].reshape(-1)
+    with_event = np.bincount(rank[event], minlength=len(rank))
+    without = np.bincount(rank[~event], minlength=len(rank))
+    below = np.cumsum(without) - without
+    return float(with_event @ (below + without / 2))
 
 
 def count_smaller_before(ranks: Integers, before: Integers, below: Integers) -> Integers:

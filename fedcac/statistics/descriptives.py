@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import reduce
 from typing import ClassVar
 
@@ -25,18 +26,20 @@ from fedcac.statistics.estimator import (
 )
 from fedcac.statistics.fit import Fit
 from fedcac.statistics.grids import (
+    HIGHEST_SCORE,
     bin_numbers,
     common_bins,
     covariate_edges,
     grid_counts,
     released_row,
+    score_edges,
 )
 from fedcac.statistics.group_tests import binned_quantile, kruskal_wallis, pearson_chi2
 from fedcac.statistics.grouping import group_labels, group_numbers
 from fedcac.statistics.risk_sets import ChiSquare
 from fedcac.statistics.rows import Value, refusal_status, value_row
 from fedcac.statistics.sums import answered, missing_status
-from fedcac.vocabulary import CellStatus, Measure, RowStatus, SiteName
+from fedcac.vocabulary import CellStatus, Measure, RowStatus, ScoreRole, SiteName
 
 __all__ = ["CharacteristicCounts", "CharacteristicMoments", "Descriptives"]
 
@@ -69,6 +72,62 @@ class CharacteristicMoments(Moments):
     kind: ClassVar[str] = "characteristic_moments"
 
 
+@dataclass(frozen=True)
+class _Variable:
+    """What is tabulated: values by patient (n,), where bins part, and what is written about them.
+
+    `level_terms` gives the position and term of every level shown; empty for a continuous one.
+    `limits` close the outer bins for quantiles.
+    """
+
+    name: str
+    values: Callable[[Exams], NDArray[np.float64]]
+    edges: NDArray[np.float64]
+    is_continuous: bool
+    level_terms: tuple[tuple[int, str], ...] = ()
+    limits: tuple[float, float] | None = None
+    can_be_missing: bool = True
+
+
+def _covariate_variable(covariate: Covariate) -> _Variable:
+    name = covariate.name
+    levels = tuple((i, f"{name}={level}") for i, level in enumerate(covariate.levels))
+    is_continuous = covariate.type == "continuous"
+    limits = None
+    if covariate.minimum is not None and covariate.maximum is not None:
+        limits = (covariate.minimum, covariate.maximum)
+    return _Variable(
+        name,
+        lambda exams: exams.column(name) if exams.has(name) else np.full(exams.n, np.nan),
+        covariate_edges(covariate, N_BINS),
+        is_continuous,
+        # Of a binary covariate the second level says all.
+        () if is_continuous else levels or ((1, name),),
+        limits if is_continuous else None,
+    )
+
+
+def _score_variables(role: ScoreRole, protocol: Protocol) -> tuple[_Variable, _Variable]:
+    column, scheme = protocol.score_column(role), protocol.categories
+    score = _Variable(
+        column,
+        lambda exams: exams.column(column),
+        score_edges(N_BINS),
+        is_continuous=True,
+        limits=(0.0, HIGHEST_SCORE),
+        can_be_missing=False,
+    )
+    category = _Variable(
+        f"{column}_category",
+        lambda exams: scheme.categorise(exams.column(column)).astype(np.float64),
+        np.arange(1, scheme.n_categories, dtype=np.float64) - 0.5,
+        is_continuous=False,
+        level_terms=tuple((i, f"{column}={label}") for i, label in enumerate(scheme.labels)),
+        can_be_missing=False,
+    )
+    return score, category
+
+
 @register_estimator
 class Descriptives(Estimator[DescriptivesSpec]):
     """Table 1: patients by group (Miller 2023 Tables 1 and S4). All rows `pooled`.
@@ -77,7 +136,8 @@ class Descriptives(Estimator[DescriptivesSpec]):
     binary covariate) the patients with it, beside their proportion among those whose value is
     known; with term `<covariate>=missing` those without a value. A continuous covariate has mean
     and sd, and where the protocol gives it a minimum and a maximum also median, quartile_low and
-    quartile_high, read from a histogram of 128 bins by linear interpolation.
+    quartile_high, read from a histogram of 128 bins by linear interpolation; a score, too, on the
+    public grid of scores, and it has its risk categories as levels `<column>=<category>`.
 
     difference_test compares the groups: Pearson's chi-square of the counts, or Kruskal and
     Wallis's test of the binned values (with two groups, Mann and Whitney's). A site whose counts
@@ -93,9 +153,11 @@ class Descriptives(Estimator[DescriptivesSpec]):
     def __init__(self, spec: DescriptivesSpec, protocol: Protocol) -> None:
         super().__init__(spec, protocol)
         self._labels = group_labels(spec.by, protocol)
-        self._covariates = [protocol.covariate(name) for name in spec.covariates]
-        self._continuous = [c for c in self._covariates if c.type == "continuous"]
-        self._edges = [covariate_edges(covariate, N_BINS) for covariate in self._covariates]
+        self._variables = [
+            *(part for role in spec.scores for part in _score_variables(role, protocol)),
+            *(_covariate_variable(protocol.covariate(name)) for name in spec.covariates),
+        ]
+        self._continuous = [v for v in self._variables if v.is_continuous]
 
     # --- at a site --------------------------------------------------------------------------
 
@@ -119,21 +181,21 @@ class Descriptives(Estimator[DescriptivesSpec]):
         sizes = np.bincount(group, minlength=n_groups)
         starts: list[tuple[tuple[int, ...], ...]] = [(tuple(range(n_groups)),)]
         counts: list[tuple[tuple[int, ...], ...]] = [(tuple(int(size) for size in sizes),)]
-        for covariate, edges in zip(self._covariates, self._edges, strict=True):
-            values = _column(complete, covariate.name)
+        for variable in self._variables:
+            values = variable.values(complete)
             known = np.isfinite(values)
-            bins = bin_numbers(values[known], edges)
-            rows = grid_counts(bins, group[known], n_groups, len(edges) + 1)
-            starts.append((tuple(range(len(edges) + 1)),) * n_groups)
-            counts.append(rows)
+            bins = bin_numbers(values[known], variable.edges)
+            n_bins = len(variable.edges) + 1
+            starts.append((tuple(range(n_bins)),) * n_groups)
+            counts.append(grid_counts(bins, group[known], n_groups, n_bins))
         return CharacteristicCounts(
             n_patients=complete.n, starts=tuple(starts), counts=tuple(counts)
         )
 
     def _moments(self, exams: Exams, group: Integers) -> CharacteristicMoments:
         parts = []
-        for covariate in self._continuous:
-            values = _column(exams, covariate.name)
+        for variable in self._continuous:
+            values = variable.values(exams)
             for number in range(len(self._labels)):
                 own = values[(group == number) & np.isfinite(values)]
                 mean = float(own.mean()) if len(own) else 0.0
@@ -155,15 +217,16 @@ class Descriptives(Estimator[DescriptivesSpec]):
             moments = list(found.values())
         answers = list(given.values())
         rows = list(self._size_rows(answers, absent))
-        for number, covariate in enumerate(self._covariates):
+        for number, variable in enumerate(self._variables):
             groups = self._groups(answers, number + 1)
-            if covariate.type == "continuous":
-                rows.extend(self._moment_rows(moments, covariate, absent))
-                rows.extend(self._quantile_rows(groups, number, absent))
+            if variable.is_continuous:
+                rows.extend(self._moment_rows(moments, variable, absent))
+                rows.extend(self._quantile_rows(groups, variable, absent))
             else:
-                rows.extend(self._level_rows(groups, covariate, absent))
-            rows.append(self._test_row(groups, covariate, absent))
-            rows.extend(self._missing_rows(answers, number, absent))
+                rows.extend(self._level_rows(groups, variable, absent))
+            rows.append(self._test_row(groups, variable, absent))
+            if variable.can_be_missing:
+                rows.extend(self._missing_rows(answers, number, absent))
         for site, code in refused.items():
             status = refusal_status(code)
             rows.append(value_row(self.spec.id, site, Measure.COUNT, None, absent=status))
@@ -217,16 +280,13 @@ class Descriptives(Estimator[DescriptivesSpec]):
             yield self._row(Measure.COUNT, number, value, absent, n=n)
 
     def _level_rows(
-        self, groups: Sequence[Group], covariate: Covariate, absent: RowStatus
+        self, groups: Sequence[Group], variable: _Variable, absent: RowStatus
     ) -> Iterator[Estimate]:
-        # Of a binary covariate the second level says all.
-        levels = covariate.levels or ("", covariate.name)
         for number, group in enumerate(groups):
-            counts = None if group is None or len(group[0]) != len(levels) else group[1]
-            for position, level in enumerate(levels):
-                if not level:
-                    continue
-                term = f"{covariate.name}={level}" if covariate.levels else level
+            counts = None
+            if group is not None and len(group[0]) == len(variable.edges) + 1:
+                counts = group[1]
+            for position, term in variable.level_terms:
                 n = None if counts is None else int(counts.sum())
                 count = None if counts is None else Value(float(counts[position]))
                 share = Value(count.estimate / n) if count and n else None
@@ -234,9 +294,9 @@ class Descriptives(Estimator[DescriptivesSpec]):
                 yield self._row(Measure.PROPORTION, number, share, absent, term=term, n=n)
 
     def _moment_rows(
-        self, answers: Sequence[Aggregate], covariate: Covariate, absent: RowStatus
+        self, answers: Sequence[Aggregate], variable: _Variable, absent: RowStatus
     ) -> Iterator[Estimate]:
-        first = self._continuous.index(covariate) * len(self._labels)
+        first = self._continuous.index(variable) * len(self._labels)
         for number in range(len(self._labels)):
             spreads = []
             for answer in answers:
@@ -250,16 +310,16 @@ class Descriptives(Estimator[DescriptivesSpec]):
             n = whole.n if whole else None
             mean = Value(whole.mean) if whole else None
             sd = Value((whole.m2 / (whole.n - 1)) ** 0.5) if whole and whole.n > 1 else None
-            yield self._row(Measure.MEAN, number, mean, absent, term=covariate.name, n=n)
-            yield self._row(Measure.SD, number, sd, absent, term=covariate.name, n=n)
+            yield self._row(Measure.MEAN, number, mean, absent, term=variable.name, n=n)
+            yield self._row(Measure.SD, number, sd, absent, term=variable.name, n=n)
 
     def _quantile_rows(
-        self, groups: Sequence[Group], position: int, absent: RowStatus
+        self, groups: Sequence[Group], variable: _Variable, absent: RowStatus
     ) -> Iterator[Estimate]:
-        covariate, edges = self._covariates[position], self._edges[position]
-        if len(edges) == 0 or covariate.minimum is None or covariate.maximum is None:
+        if variable.limits is None:
             return
-        limits = np.concatenate([[covariate.minimum], edges, [covariate.maximum]])
+        low, high = variable.limits
+        limits = np.concatenate([[low], variable.edges, [high]])
         for number, group in enumerate(groups):
             n = None if group is None else int(group[1].sum())
             for measure, share in _QUARTILES.items():
@@ -267,20 +327,18 @@ class Descriptives(Estimator[DescriptivesSpec]):
                 if group is not None and n:
                     bounds = np.append(limits[group[0]], limits[-1])
                     value = Value(binned_quantile(bounds, group[1], share))
-                yield self._row(measure, number, value, absent, term=covariate.name, n=n)
+                yield self._row(measure, number, value, absent, term=variable.name, n=n)
 
     def _test_row(
-        self, groups: Sequence[Group], covariate: Covariate, absent: RowStatus
+        self, groups: Sequence[Group], variable: _Variable, absent: RowStatus
     ) -> Estimate:
         known = [group for group in groups if group is not None]
         test: ChiSquare | None = None
         if len(known) == len(groups) > 1:
             table = _on_common_bins(known)
-            is_continuous = covariate.type == "continuous"
-            n_levels = len(covariate.levels) or 2
-            if is_continuous:
+            if variable.is_continuous:
                 test = kruskal_wallis(table)
-            elif table.shape[1] == n_levels:
+            elif table.shape[1] == len(variable.edges) + 1:
                 test = pearson_chi2(table)
         is_hidden = len(known) < len(groups)
         return value_row(
@@ -289,7 +347,7 @@ class Descriptives(Estimator[DescriptivesSpec]):
             Measure.DIFFERENCE_TEST,
             Value(test.chi2, p_value=test.p_value) if test else None,
             absent=absent if is_hidden else RowStatus.NOT_ESTIMABLE,
-            term=covariate.name,
+            term=variable.name,
             n=sum(int(group[1].sum()) for group in known) if not is_hidden else None,
         )
 
@@ -307,12 +365,8 @@ class Descriptives(Estimator[DescriptivesSpec]):
                     gaps.append((int(sizes[1][number]), int(own[1].sum())))
             n = sum(size for size, _ in gaps) if gaps else None
             value = Value(float(sum(size - known for size, known in gaps))) if gaps else None
-            term = f"{self._covariates[position].name}=missing"
+            term = f"{self._variables[position].name}=missing"
             yield self._row(Measure.COUNT, number, value, absent, term=term, n=n)
-
-
-def _column(exams: Exams, name: str) -> NDArray[np.float64]:
-    return exams.column(name) if exams.has(name) else np.full(exams.n, np.nan)
 
 
 def _on_common_bins(groups: Sequence[tuple[Integers, Integers]]) -> Integers:

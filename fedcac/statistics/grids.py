@@ -11,6 +11,7 @@ from fedcac.protocol import Covariate, Protocol
 from fedcac.vocabulary import CellStatus
 
 __all__ = [
+    "HIGHEST_SCORE",
     "bin_numbers",
     "common_bins",
     "covariate_edges",

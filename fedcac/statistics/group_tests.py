@@ -62,4 +62,6 @@ def binned_quantile(edges: NDArray[np.float64], counts: Counts, share: float) ->
     place = min(max(place, 1), len(counts))
     low, high = float(cumulative[place - 1]), float(cumulative[place])
     part = (share - low) / (high - low) if high > low else 0.0
-    return float(edges[place - 1] + part * (edges[place] - edges[place - 1]))
+    found = float(edges[place - 1] + part * (edges[place] - edges[place - 1]))
+    # The bin of zeros ends at the smallest number above zero.
+    return 0.0 if abs(found) < 1e-300 else found

@@ -199,15 +199,19 @@ def _information(terms: Mapping[SiteName, LikelihoodTerms]) -> Vector:
 def _independent(information: Vector) -> NDArray[np.bool_]:
     """Say which columns are not linear combinations of earlier ones, by a stepwise Cholesky."""
     p = len(information)
+    size = np.sqrt(np.maximum(np.diag(information), 0.0))
+    kept: list[int] = []
+    root = np.zeros((p, p))
+    for j in np.flatnonzero(size > 0):
+        k = len(kept)
+        cross = information[kept, j] / (size[kept] * size[j])
+        row = linalg.solve_triangular(root[:k, :k], cross, lower=True) if k else cross
+        left = 1.0 - float(row @ row)
+        if left > DEPENDENCE_TOLERANCE:
+            root[k, :k], root[k, k] = row, left**0.5
+            kept.append(int(j))
     keep = np.zeros(p, dtype=np.bool_)
-    for j in range(p):
-        own = information[j, j]
-        if own <= 0:
-            continue
-        cross = information[keep, j]
-        inverse = _inverse(information, keep)
-        explained = 0.0 if inverse is None else float(cross @ inverse[np.ix_(keep, keep)] @ cross)
-        keep[j] = own - explained > DEPENDENCE_TOLERANCE * own
+    keep[kept] = True
     return keep
 
 

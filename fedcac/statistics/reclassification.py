@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,13 +14,14 @@ from fedcac.aggregate import Aggregate, Evidence, Totals, register
 from fedcac.exams import Exams
 from fedcac.exchange.messages import Query
 from fedcac.protocol import CoxSpec, Protocol, ReclassificationSpec
-from fedcac.statistics.concordance import concordance
+from fedcac.statistics.concordance import concordant_pairs, ordered_pairs
 from fedcac.statistics.cox import survival_data
 from fedcac.statistics.cox_rows import fit_status
 from fedcac.statistics.design import Design, design_of
 from fedcac.statistics.estimator import (
     NO_FITS,
     POOLED,
+    Answers,
     Estimate,
     Estimator,
     Pooling,
@@ -95,8 +96,8 @@ class Reclassification(Estimator[ReclassificationSpec]):
     def summarise(self, exams: Exams, query: Query) -> ReclassificationTotals:
         """Return gradients per replicate, or the sums behind the measures.
 
-        The first row of the step `measures` is all patients, the others are the replicates; a
-        query with a single row asks for all patients alone.
+        The step `measures` with a single row of parameters is about all patients, with one row per
+        replicate about each of those.
 
         Raises
         ------
@@ -119,15 +120,12 @@ class Reclassification(Estimator[ReclassificationSpec]):
             ]
             smallest = self._smallest_replicate(complete.n)
         elif query.step == MEASURES:
-            everyone = np.arange(complete.n)
             is_single = len(query.values.get("beta", ())) == sum(self._widths)
-            rows = [everyone, *([] if is_single else self._replicates(complete))]
+            rows = [np.arange(complete.n)] if is_single else self._replicates(complete)
             betas = queried_table(query, len(rows), sum(self._widths))
             found = [self._measures(patients, r, beta) for r, beta in zip(rows, betas, strict=True)]
             values = [numbers for numbers, _ in found]
-            smallest = min(
-                found[0][1], complete.n if is_single else self._smallest_replicate(complete.n)
-            )
+            smallest = found[0][1] if is_single else self._smallest_replicate(complete.n)
         else:
             raise QueryError("reclassification asks the steps 'refit' and 'measures'")
         norms = [
@@ -179,16 +177,14 @@ class Reclassification(Estimator[ReclassificationSpec]):
             risks.append(-np.expm1(-hazard * np.exp(np.minimum(predictor, 500.0))))
             predictors.append(predictor)
         moved = reclassified(risks[0], risks[1], time, event, self.spec)
-        aucs = [_within_site_auc(predictor, event) for predictor in predictors]
-        pairs = [concordance(predictor, time, event) for predictor in predictors]
+        pairs = [concordant_pairs(predictor, time, event) for predictor in predictors]
         return np.array(
             [
                 *moved.numbers(),
-                aucs[0],
-                aucs[1],
+                *(ordered_pairs(predictor, event) for predictor in predictors),
                 float(np.count_nonzero(event) * np.count_nonzero(~event)),
-                *(own.concordant + own.tied / 2 for own in pairs),
-                pairs[0].n_pairs,
+                *(concordant for concordant, _ in pairs),
+                pairs[0][1],
             ]
         ), moved.smallest_group
 
@@ -200,20 +196,30 @@ class Reclassification(Estimator[ReclassificationSpec]):
         is_comparable = base.is_ok and full.is_ok and base.sites == full.sites
         if not is_comparable or base.n_patients != full.n_patients:
             return tuple(self._absent(base, full))
-        at = np.concatenate([base.coefficients, full.coefficients])
-        replicates = None
-        if self.spec.uncertainty is not Resampling.NONE:
-            start = np.tile(at, (self.spec.replicates, 1))
-            covariance = stacked_covariance((base, full))
-            if self.spec.uncertainty is Resampling.JACKKNIFE:
-                # Each fit lacks one group, and so about that share of the information.
-                covariance *= self.spec.replicates / (self.spec.replicates - 1)
-            replicates = yield from refit(start, covariance, full.sites, ReclassificationTotals)
-        table = at[None, :] if replicates is None else np.vstack([at, replicates])
-        answers = yield table_query(MEASURES, table)
-        shape = (len(table), N_COLUMNS)
-        sums = summed_totals(answers, full.sites, ReclassificationTotals, shape)
-        return (*self._measure_rows(full, sums), self._likelihood_row(base, full))
+        at = np.concatenate([base.coefficients, full.coefficients])[None, :]
+        # First without replicates: a site that cannot bear them still gives the estimates.
+        answers = yield table_query(MEASURES, at)
+        sums = summed_totals(answers, full.sites, ReclassificationTotals, (1, N_COLUMNS))
+        replicated = None
+        if sums is not None and self.spec.uncertainty is not Resampling.NONE:
+            replicated = yield from self._replicated(base, full, at)
+        return (*self._measure_rows(full, sums, replicated), self._likelihood_row(base, full))
+
+    def _replicated(
+        self, base: Fit, full: Fit, at: Vector
+    ) -> Generator[Query, Answers, Vector | None]:
+        """Refit both models on every replicate; return the sums behind the measures there."""
+        covariance = stacked_covariance((base, full))
+        if self.spec.uncertainty is Resampling.JACKKNIFE:
+            # Each fit lacks one group, and so about that share of the information.
+            covariance *= self.spec.replicates / (self.spec.replicates - 1)
+        start = np.tile(at, (self.spec.replicates, 1))
+        replicates = yield from refit(start, covariance, full.sites, ReclassificationTotals)
+        if replicates is None:
+            return None
+        answers = yield table_query(MEASURES, replicates)
+        shape = (len(replicates), N_COLUMNS)
+        return summed_totals(answers, full.sites, ReclassificationTotals, shape)
 
     def _absent(self, base: Fit, full: Fit) -> Iterator[Estimate]:
         failed = full if not full.is_ok else base
@@ -221,12 +227,14 @@ class Reclassification(Estimator[ReclassificationSpec]):
         for measure in (*_MEASURES, Measure.LR_CHI2_INCREASE):
             yield Estimate(self.spec.id, POOLED, measure, status=status)
 
-    def _measure_rows(self, fit: Fit, sums: Vector | None) -> Iterator[Estimate]:
+    def _measure_rows(
+        self, fit: Fit, sums: Vector | None, replicated: Vector | None
+    ) -> Iterator[Estimate]:
         if sums is None:
             for measure in _MEASURES:
                 yield Estimate(self.spec.id, POOLED, measure, status=RowStatus.SUPPRESSED)
             return
-        values = np.array([_statistics(row) for row in sums])
+        values = np.array([_statistics(row) for row in np.vstack([sums, *_tables(replicated)])])
         for column, measure in enumerate(_MEASURES):
             estimate = float(values[0, column])
             if not np.isfinite(estimate):
@@ -271,10 +279,8 @@ _MEASURES = (
 )
 
 
-def _within_site_auc(predictor: Vector, event: NDArray[np.bool_]) -> float:
-    """Return the pairs of one patient with and one without the event that are ordered rightly."""
-    ordered = concordance(predictor, np.where(event, 0.0, 1.0), event)
-    return ordered.concordant + ordered.tied / 2
+def _tables(table: Vector | None) -> tuple[Vector, ...]:
+    return () if table is None else (table,)
 
 
 def _statistics(sums: Vector) -> tuple[float, ...]:
