@@ -10,6 +10,14 @@ from fedcac.console import Outcome, add_format
 
 __all__ = ["add_parser"]
 
+_MARGINS = "only the published margins are real"
+_PROTOCOLS = {
+    "miller2023": ("miller2023-ctac", _MARGINS),
+    "eng2021": ("eng2021-nongated", _MARGINS),
+    "hong2025": ("hong2025-cxr", "nothing about them is real"),
+}
+"""Protocol for each cohort, and what the tables have in common with it."""
+
 
 def add_parser(subparsers: Any) -> None:
     """Add the verb."""
@@ -22,10 +30,8 @@ def add_parser(subparsers: Any) -> None:
     cohort.add_argument("--hybrid-share", type=float, default=0.25, help="share on a real chest CT")
     cohort.add_argument("--out", type=Path, required=True, help="a new folder")
     add_format(cohort, _cohort)
-    tables = verbs.add_parser(
-        "tables", help="write scored tables whose margins are those of a published cohort"
-    )
-    tables.add_argument("cohort", choices=("miller2023", "eng2021"))
+    tables = verbs.add_parser("tables", help="write scored tables that resemble a published cohort")
+    tables.add_argument("cohort", choices=tuple(_PROTOCOLS))
     tables.add_argument("--seed", type=int, default=1)
     tables.add_argument(
         "--copies",
@@ -55,20 +61,18 @@ def _cohort(arguments: argparse.Namespace) -> Outcome:
 
 
 def _tables(arguments: argparse.Namespace) -> Outcome:
-    from fedcac.phantom import eng_tables, miller_tables, write_tables
+    from fedcac.phantom import eng_tables, hong_tables, miller_tables, write_tables
 
-    is_miller = arguments.cohort == "miller2023"
-    tables = (
-        miller_tables(arguments.seed, copies=arguments.copies)
-        if is_miller
-        else eng_tables(arguments.seed)
-    )
+    protocol, note = _PROTOCOLS[arguments.cohort]
+    if arguments.cohort == "miller2023":
+        tables = miller_tables(arguments.seed, copies=arguments.copies)
+    else:
+        tables = (eng_tables if arguments.cohort == "eng2021" else hong_tables)(arguments.seed)
     paths = write_tables(tables, arguments.out)
     sites = " ".join(f"--site {path.stem}={path}" for path in paths)
-    protocol = "miller2023-ctac" if is_miller else "eng2021-nongated"
     text = (
         f"{sum(map(len, tables.values()))} generated patients of {len(paths)} sites in "
-        f"{arguments.out}; only the published margins are real.\n"
+        f"{arguments.out}; {note}.\n"
         f"fedcac analyze {protocol} {sites} --out results"
     )
     return Outcome(text, {"out": str(arguments.out), "sites": [path.stem for path in paths]})

@@ -10,6 +10,7 @@ from fedcac.phantom.hybrid import (
     generate_hybrid_pair,
 )
 from fedcac.phantom.pairs import generate_pair
+from fedcac.phantom.radiographs import hong_tables
 
 __all__ = [
     "GATED",
@@ -21,6 +22,7 @@ __all__ = [
     "eng_tables",
     "generate_hybrid_pair",
     "generate_pair",
+    "hong_tables",
     "miller_tables",
     "write_cohort",
     "write_tables",

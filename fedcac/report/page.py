@@ -13,16 +13,32 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from fedcac.protocol import CoxSpec
+from fedcac.report.between_sites import (
+    bivariate_table,
+    heterogeneity_table,
+    leave_one_out_table,
+)
+from fedcac.report.clinical_tables import (
+    added_value_table,
+    characteristics_tables,
+    cox_tables,
+    log_rank_table,
+)
 from fedcac.report.content import RoundReport
 from fedcac.report.figures import Figure
 from fedcac.report.findings import Findings
 from fedcac.report.methods import describe_question, write_methods
+from fedcac.report.score_tables import (
+    comparison_tables,
+    discrimination_table,
+    fusion_table,
+    score_test_table,
+)
 from fedcac.report.tables import (
-    cox_tables,
     cross_table,
     disclosure_table,
     flow_table,
-    heterogeneity_table,
     performance_table,
     suppression_table,
 )
@@ -56,12 +72,26 @@ def render_page(
     parts: dict[str, Any] = {
         "performance": performance_table(findings),
         "cross": cross_table(findings),
+        "characteristics": characteristics_tables(findings),
+        "score_tests": score_test_table(findings),
+        "comparisons": comparison_tables(findings),
+        "discrimination": discrimination_table(findings),
+        "fusion": fusion_table(findings),
         "cox": cox_tables(findings),
+        "log_rank": log_rank_table(findings),
+        "added_value": added_value_table(findings),
         "heterogeneity": heterogeneity_table(findings),
+        "bivariate": bivariate_table(findings),
+        "leave_one_out": leave_one_out_table(findings),
         "accuracies": _ids(findings, "accuracy"),
         "agreements": _ids(findings, "agreement"),
         "bland_altmans": _ids(findings, "bland_altman"),
         "coxes": _ids(findings, "cox"),
+        "kaplan_meiers": _ids(findings, "kaplan_meier"),
+        "calibrations": (
+            *_ids(findings, "calibration"),
+            *_ids(findings, "survival_calibration"),
+        ),
     }
     environment = Environment(
         loader=PackageLoader("fedcac.report"),
@@ -106,22 +136,36 @@ def headlines(findings: Findings) -> tuple[Headline, ...]:
             f"at {len(known)} site{'' if len(known) == 1 else 's'}{unknown}",
         )
     ]
-    for spec in findings.analyses("agreement"):
+    # Of several analyses of a kind the first is the main one; the sections have them all.
+    for spec in findings.analyses("agreement")[:1]:
         row = findings.find(spec.id, POOLED, Measure.KAPPA_LINEAR) or findings.find(
             spec.id, POOLED, Measure.KAPPA_UNWEIGHTED
         )
         found.extend(_headline(findings, row, ""))
-    for spec in findings.analyses("accuracy"):
+    for spec in findings.analyses("accuracy")[:1]:
         for measure in (Measure.SENSITIVITY, Measure.SPECIFICITY):
             term = _main_cut_off(findings)
             row = findings.find(spec.id, POOLED, measure, term)
             found.extend(_headline(findings, row, f" at cut-off {term}, %"))
-    for spec in findings.analyses("bland_altman"):
+    for spec in findings.analyses("auc")[:1]:
+        term = _main_cut_off(findings)
+        row = findings.find(spec.id, POOLED, Measure.AUC, term)
+        found.extend(_headline(findings, row, f" at cut-off {term}"))
+    for spec in findings.analyses("bland_altman")[:1]:
         found.extend(_headline(findings, findings.find(spec.id, POOLED, Measure.BIAS), " of score"))
-    for spec in findings.analyses("cox"):
+    for spec in _main_model(findings):
         row = _highest_hazard(findings, spec.id)
         found.extend(_headline(findings, row, f", {term_words(row.term)}" if row else ""))
+    for spec in findings.analyses("reclassification")[:1]:
+        found.extend(_headline(findings, findings.find(spec.id, POOLED, Measure.NRI_OVERALL), ""))
     return tuple(found)
+
+
+def _main_model(findings: Findings) -> tuple[CoxSpec, ...]:
+    """Return the first model with several covariates, else the first model."""
+    models = [spec for spec in findings.analyses("cox") if isinstance(spec, CoxSpec)]
+    several = [spec for spec in models if spec.covariates and not spec.univariable]
+    return tuple((several or models)[:1])
 
 
 def _headline(findings: Findings, row: Estimate | None, tail: str) -> Iterator[Headline]:
@@ -159,10 +203,18 @@ def _contents(parts: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
             ("findings", "Main findings", True),
             ("question", "What was asked", True),
             ("flow", "Flow", True),
+            ("characteristics", "Characteristics", parts["characteristics"]),
             ("performance", "Performance", parts["performance"] or parts["cross"]),
+            ("comparison", "Comparisons", parts["comparisons"]),
+            ("discrimination", "Discrimination", parts["discrimination"] or parts["fusion"]),
             ("agreement", "Agreement", parts["agreements"]),
-            ("differences", "Score differences", parts["bland_altmans"]),
-            ("survival", "Survival", parts["cox"]),
+            (
+                "differences",
+                "Score differences",
+                parts["bland_altmans"] or parts["score_tests"],
+            ),
+            ("survival", "Survival", parts["cox"] or parts["log_rank"]),
+            ("added-value", "Added value", parts["added_value"]),
             ("heterogeneity", "Between sites", parts["heterogeneity"]),
             ("disclosure", "Disclosure", True),
             ("methods", "Methods", True),

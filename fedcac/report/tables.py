@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from fedcac.aggregate import FlowStage
-from fedcac.protocol import AccuracySpec, AgreementSpec, CoxSpec
+from fedcac.protocol import AccuracySpec, AgreementSpec
 from fedcac.report.figures.flow import count_words
 from fedcac.report.findings import CUT_OFF_CELLS, Findings
+from fedcac.report.table import Row, Table
 from fedcac.report.wording import (
     PERCENT_MEASURES,
     STAGE_WORDS,
@@ -16,23 +16,17 @@ from fedcac.report.wording import (
     exclusion_words,
     measure_words,
     number_words,
-    p_words,
     refusal_words,
     scope_words,
-    suppressed_words,
     term_words,
 )
 from fedcac.statistics.estimator import META, POOLED, Estimate
 from fedcac.vocabulary import Measure, RowStatus
 
 __all__ = [
-    "Row",
-    "Table",
-    "cox_tables",
     "cross_table",
     "disclosure_table",
     "flow_table",
-    "heterogeneity_table",
     "performance_table",
     "suppression_table",
 ]
@@ -44,27 +38,6 @@ _ACCURACY = (
     Measure.NPV,
     Measure.F1,
 )
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line: its header cell and its cells. A row without cells is a heading within the body."""
-
-    head: str
-    cells: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Table:
-    """A caption, the column headers (the first heads the row headers) and the rows.
-
-    `has_summary` marks the last column as the pooled one, which is printed in bold.
-    """
-
-    caption: str
-    columns: tuple[str, ...]
-    rows: tuple[Row, ...]
-    has_summary: bool = False
 
 
 def performance_table(findings: Findings) -> Table | None:
@@ -134,62 +107,6 @@ def flow_table(findings: Findings) -> Table:
     return Table(
         "Flow of patients at each site (distinct patients; STARD).",
         ("Stage", *findings.sites),
-        tuple(rows),
-    )
-
-
-def cox_tables(findings: Findings) -> tuple[Table, ...]:
-    """Return one table of hazard ratios per Cox analysis."""
-    tables = []
-    for spec in findings.analyses("cox"):
-        rows = findings.rows(spec.id, (Measure.HAZARD_RATIO,))
-        if not isinstance(spec, CoxSpec) or not rows:
-            continue
-        test = findings.find(spec.id, POOLED, Measure.LR_CHI2)
-        tail = ""
-        if test is not None and test.estimate is not None:
-            tail = f" Likelihood-ratio χ² = {test.estimate:.1f}, p {_p_phrase(test.p_value)}."
-        tables.append(
-            Table(
-                f"Hazard ratios for {spec.endpoint} ({spec.id}), stratified by site.{tail}",
-                ("Covariate", "Hazard ratio (95% CI)", "p-value", "Patients", "Events"),
-                tuple(_hazard_row(findings, row) for row in rows),
-            )
-        )
-    return tuple(tables)
-
-
-def heterogeneity_table(findings: Findings) -> Table | None:
-    """Return I² and τ² of every measure that has them, and the meta-analytic estimate."""
-    rows = []
-    for row in findings.report.estimates:
-        if row.measure is not Measure.I2:
-            continue
-        tau2 = findings.find(row.analysis, row.scope, Measure.TAU2, row.term, row.group)
-        measure = Measure(row.group) if row.group in set(Measure) else None
-        summary = measure and findings.find(row.analysis, META, measure, row.term)
-        rows.append(
-            Row(
-                _title(measure, row.term) if measure else row.group,
-                (
-                    "not estimable" if row.estimate is None else f"{100 * row.estimate:.0f}%",
-                    "not estimable"
-                    if tau2 is None or tau2.estimate is None
-                    else f"{tau2.estimate:.4g}",
-                    number_words(summary)
-                    if summary and summary.estimate is not None
-                    else "not estimable"
-                    if summary
-                    else "not computed",
-                    "not stated" if row.n is None else f"{row.n:,}",
-                ),
-            )
-        )
-    if not rows:
-        return None
-    return Table(
-        "Between-site heterogeneity.",
-        ("Measure", "I²", "τ²", "Meta-analytic estimate", "Patients"),
         tuple(rows),
     )
 
@@ -270,7 +187,9 @@ def _kappa_rows(findings: Findings) -> Iterator[Row]:
         if not isinstance(spec, AgreementSpec):
             continue
         measures = [Measure(f"kappa_{weights.value}") for weights in spec.weights]
-        yield Row("Agreement over all categories")
+        # Several agreements are told apart by their names.
+        name = f" ({spec.id})" if len(findings.analyses("agreement")) > 1 else ""
+        yield Row(f"Agreement over all categories{name}")
         yield Row("Patients", _numbers(findings, spec.id, measures[0], ""))
         for measure in measures:
             yield Row(measure_words(measure), _cells(findings, spec.id, measure, ""))
@@ -326,36 +245,6 @@ def _count(findings: Findings, analysis: str, scope: str, row: Estimate | None) 
     return gap if gap or row is None or row.estimate is None else f"{round(row.estimate):,}"
 
 
-def _hazard_row(findings: Findings, row: Estimate) -> Row:
-    gap = findings.gap(row.analysis, row.scope, row)
-    name = _covariate_words(findings, row.term)
-    if row.scope != POOLED:
-        name = f"{name}, {scope_words(row.scope)}"
-    minimum = suppressed_words(findings.threshold(row.scope))
-    counts = tuple(
-        f"{count:,}" if count is not None else minimum if gap.startswith("s") else "not stated"
-        for count in (row.n, row.n_events)
-    )
-    if gap:
-        return Row(name, (gap, "not tested", *counts))
-    return Row(name, (number_words(row), p_words(row.p_value), *counts))
-
-
-def _covariate_words(findings: Findings, term: str) -> str:
-    name, _, level = term.partition("=")
-    declared = {covariate.name: covariate for covariate in findings.protocol.covariates}
-    if term in findings.protocol.categories.labels:
-        return f"Risk category {term}, against {findings.protocol.categories.labels[0]}"
-    if name not in declared:
-        return term_words(term)
-    covariate = declared[name]
-    if covariate.levels:
-        return f"{covariate.description}: {level}, against {covariate.levels[0]}"
-    if covariate.type == "continuous":
-        return f"{covariate.description}, per {covariate.scale:g} {covariate.unit}".rstrip()
-    return covariate.description
-
-
 def _is_withheld(findings: Findings, pooled: Estimate, site: str) -> bool:
     summary = next(s for s in findings.report.sites if s.name == site)
     if pooled.analysis in summary.refusals:
@@ -377,8 +266,3 @@ def _title(measure: Measure, term: str) -> str:
 
 def _cell_rule(minimum_cell: int) -> str:
     return "every count" if minimum_cell <= 1 else str(minimum_cell)
-
-
-def _p_phrase(p_value: float | None) -> str:
-    text = p_words(p_value)
-    return text if text.startswith(("<", "n")) else f"= {text}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fedcac.aggregate import FlowStage
+from fedcac.protocol import Protocol
 from fedcac.statistics.estimator import META, POOLED, Estimate
 from fedcac.vocabulary import (
     BoundaryConvention,
@@ -29,8 +30,10 @@ __all__ = [
     "measure_words",
     "number_words",
     "p_words",
+    "plain_number",
     "refusal_words",
     "scope_words",
+    "score_words",
     "suppressed_words",
     "term_words",
 ]
@@ -62,6 +65,29 @@ _MEASURES = {
     Measure.LOG_HAZARD_RATIO: "Log hazard ratio",
     Measure.HAZARD_RATIO: "Hazard ratio",
     Measure.LR_CHI2: "Likelihood-ratio chi-square",
+    Measure.LR_CHI2_INCREASE: "Increase in likelihood-ratio chi-square",
+    Measure.PROPORTIONALITY_CHI2: "Proportional hazards, chi-square",
+    Measure.C_INDEX: "C-index",
+    Measure.C_INDEX_DIFFERENCE: "Increase in C-index",
+    Measure.LOGRANK_CHI2: "Log-rank chi-square",
+    Measure.NRI_EVENT: "Event NRI",
+    Measure.NRI_NONEVENT: "Non-event NRI",
+    Measure.NRI_OVERALL: "Overall NRI",
+    Measure.AUC: "AUC",
+    Measure.AUC_DIFFERENCE: "Increase in AUC",
+    Measure.PEARSON_R: "Pearson's r",
+    Measure.ICC: "Intraclass correlation",
+    Measure.CCC: "Lin's concordance correlation",
+    Measure.KS_D: "Kolmogorov-Smirnov D (bounds)",
+    Measure.MEAN_DIFFERENCE: "Mean difference (sign-flip p)",
+    Measure.ZIP_LOG_RATE_RATIO: "Log ratio of mean scores, index to reference",
+    Measure.ZIP_LOG_ODDS_RATIO: "Log odds ratio of an excess zero",
+    Measure.ZIP_LOG_SIGMA: "Log SD of the patients' log means",
+    Measure.OE_RATIO: "Observed / expected",
+    Measure.STUART_MAXWELL_CHI2: "Equal margins, Stuart-Maxwell chi-square",
+    Measure.BHAPKAR_CHI2: "Equal margins, Bhapkar chi-square",
+    Measure.Q: "Cochran's Q",
+    Measure.TAU2_REML: "τ² (REML)",
     Measure.I2: "I²",
     Measure.TAU2: "τ²",
     Measure.COUNT: "Count",
@@ -167,6 +193,35 @@ def measure_words(measure: Measure) -> str:
     return _MEASURES.get(measure, measure.value.replace("_", " ").capitalize())
 
 
+def score_words(protocol: Protocol, name: str) -> str:
+    """Return what a score's role or column, an endpoint or a covariate is called."""
+    roles = {
+        "index": "index test",
+        "reference": "reference standard",
+        "comparator": protocol.comparator.description if protocol.comparator else name,
+        "second_reference": (
+            protocol.second_reference.description if protocol.second_reference else name
+        ),
+    }
+    if name in roles:
+        return roles[name].rstrip(".")
+    for role, words in roles.items():
+        if role in ("index", "reference") and name == f"{role}_score":
+            return words[:1].upper() + words[1:]
+    for score in (protocol.comparator, protocol.second_reference):
+        if score is not None and name == score.column:
+            return score.description.rstrip(".")
+    for covariate in protocol.covariates:
+        if covariate.name == name:
+            return covariate.description.rstrip(".").lower()
+    return name
+
+
+def plain_number(value: float) -> str:
+    """Return a number of a characteristic: one place, none from 1,000 up."""
+    return _minus(f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}")
+
+
 def scope_words(scope: str) -> str:
     """Return `Pooled`, `Meta-analytic` or the site's name."""
     return {POOLED: "Pooled", META: "Meta-analytic"}.get(scope, scope)
@@ -197,13 +252,53 @@ def number_words(row: Estimate) -> str:
     return _minus(f"{text} ({factor * row.ci_low:.{places}f}, {factor * row.ci_high:.{places}f})")
 
 
+_PERCENT_DIFFERENCES = frozenset(
+    {
+        Measure.SENSITIVITY_DIFFERENCE,
+        Measure.SPECIFICITY_DIFFERENCE,
+        Measure.PPV_DIFFERENCE,
+        Measure.NPV_DIFFERENCE,
+        Measure.F1_DIFFERENCE,
+    }
+)
+_ONE_PLACE = frozenset(
+    {
+        Measure.BIAS,
+        Measure.LOA_LOW,
+        Measure.LOA_HIGH,
+        Measure.LR_CHI2,
+        Measure.LR_CHI2_INCREASE,
+        Measure.STUART_MAXWELL_CHI2,
+        Measure.BHAPKAR_CHI2,
+        Measure.MEAN_DIFFERENCE,
+    }
+)
+_THREE_PLACES = frozenset(
+    {
+        Measure.AUC,
+        Measure.AUC_DIFFERENCE,
+        Measure.C_INDEX,
+        Measure.C_INDEX_DIFFERENCE,
+        Measure.NRI_EVENT,
+        Measure.NRI_NONEVENT,
+        Measure.NRI_OVERALL,
+        Measure.PEARSON_R,
+        Measure.ICC,
+        Measure.CCC,
+        Measure.KS_D,
+    }
+)
+
+
 def _form(measure: Measure, estimate: float) -> tuple[float, int]:
-    if measure in PERCENT_MEASURES:
+    if measure in PERCENT_MEASURES or measure in _PERCENT_DIFFERENCES:
         return 100.0, 1
     if measure.value.startswith("kappa") or measure is Measure.LOG_HAZARD_RATIO:
         return 1.0, 3
-    if measure in {Measure.BIAS, Measure.LOA_LOW, Measure.LOA_HIGH, Measure.LR_CHI2}:
+    if measure in _ONE_PLACE:
         return 1.0, 1
+    if measure in _THREE_PLACES:
+        return 1.0, 3
     return 1.0, 2 if abs(estimate) < 100 else 1
 
 

@@ -67,7 +67,8 @@ class AucAnalysis(Estimator[AucSpec]):
     A site's row is its exact AUC with DeLong's interval; `meta` their random-effects summary, an
     AUC over pairs of patients of one site. `pooled` compares patients across sites too, from
     histograms on a public grid: `auc_error_bound` states how far the AUC of the unbinned values
-    can be from it, 0 where bins separate all values that differ.
+    can be from it, 0 where no bin but the score's first, which holds zeros alone, has patients of
+    both classes.
     """
 
     kind: ClassVar[str] = "auc"

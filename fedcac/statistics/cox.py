@@ -33,9 +33,6 @@ from fedcac.vocabulary import SiteName
 
 __all__ = ["Cox", "CoxTerms", "CoxTotals", "survival_data"]
 
-TIME_SCALE_DAYS = 365.25
-"""Unit of time in the proportionality test; the test does not depend on it, rounding does."""
-
 MAXIMUM = "maximum"
 """The step that asks, at the maximum, for everything that is a sum there."""
 

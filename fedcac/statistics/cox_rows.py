@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from fedcac.statistics.estimator import POOLED, Estimate
 from fedcac.statistics.fit import Fit, FitStatus
 from fedcac.statistics.intervals import Z95
 from fedcac.statistics.risk_sets import proportionality_test
-from fedcac.statistics.rows import refusal_status, two_sided_p
+from fedcac.statistics.rows import refusal_status, value_row, wald
 from fedcac.vocabulary import Measure, RowStatus
 
 __all__ = ["cox_rows", "fit_status"]
@@ -42,7 +43,11 @@ def cox_rows(
     if sums is not None and sums.score_products is not None:
         covariance, method = covariance @ sums.score_products @ covariance, "wald_robust"
     for j, term in enumerate(terms):
-        yield from _term_rows(spec, fit, j, term, float(covariance[j, j]) ** 0.5, method)
+        se: float | None = float(covariance[j, j]) ** 0.5
+        if se is not None and se < 1e-8 * float(fit.covariance[j, j]) ** 0.5:
+            # Residuals that are all zero say nothing about the spread.
+            se = None
+        yield from _term_rows(spec, fit, j, term, se, method)
     if not spec.univariable:
         yield _likelihood_ratio(spec, fit)
     if spec.proportionality:
@@ -57,7 +62,7 @@ def cox_rows(
 
 
 def _term_rows(
-    spec: CoxSpec, fit: Fit, j: int, term: str, se: float, method: str
+    spec: CoxSpec, fit: Fit, j: int, term: str, se: float | None, method: str
 ) -> Iterator[Estimate]:
     status = fit_status(fit)
     if status is RowStatus.OK and not fit.identified[j]:
@@ -66,23 +71,18 @@ def _term_rows(
         for measure in (Measure.LOG_HAZARD_RATIO, Measure.HAZARD_RATIO):
             yield _row(spec, fit, measure, term=term, status=status)
         return
-    estimate = float(fit.parameters[j])
-    numbers = np.array([estimate, estimate - Z95 * se, estimate + Z95 * se])
-    p_value = two_sided_p(estimate, se)
-    for measure, values, own_se in (
-        (Measure.LOG_HAZARD_RATIO, numbers, se),
-        (Measure.HAZARD_RATIO, np.exp(numbers), None),
-    ):
-        yield _row(
-            spec,
-            fit,
-            measure,
-            term=term,
-            numbers=values,
-            se=own_se,
-            ci_method=method,
-            p_value=p_value,
-        )
+    value = wald(float(fit.parameters[j]), se, method=method, is_tested=True)
+    limits = [value.ci_low, value.ci_high]
+    n, n_events = fit.n_patients or None, fit.n_events if fit.n_patients else None
+    ratio = replace(
+        value,
+        estimate=float(np.exp(value.estimate)),
+        se=None,
+        ci_low=None if limits[0] is None else float(np.exp(limits[0])),
+        ci_high=None if limits[1] is None else float(np.exp(limits[1])),
+    )
+    for measure, own in ((Measure.LOG_HAZARD_RATIO, value), (Measure.HAZARD_RATIO, ratio)):
+        yield value_row(spec.id, POOLED, measure, own, term=term, n=n, n_events=n_events)
 
 
 def _likelihood_ratio(spec: CoxSpec, fit: Fit) -> Estimate:

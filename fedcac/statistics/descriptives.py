@@ -98,13 +98,24 @@ def _covariate_variable(covariate: Covariate) -> _Variable:
         limits = (covariate.minimum, covariate.maximum)
     return _Variable(
         name,
-        lambda exams: exams.column(name) if exams.has(name) else np.full(exams.n, np.nan),
+        lambda exams: _covariate_values(exams, covariate),
         covariate_edges(covariate, N_BINS),
         is_continuous,
         # Of a binary covariate the second level says all.
         () if is_continuous else levels or ((1, name),),
         limits if is_continuous else None,
     )
+
+
+def _covariate_values(exams: Exams, covariate: Covariate) -> NDArray[np.float64]:
+    if not exams.has(covariate.name):
+        return np.full(exams.n, np.nan)
+    values = exams.column(covariate.name)
+    known = values[np.isfinite(values)]
+    n_levels = max(len(covariate.levels), 2)
+    if covariate.type != "continuous" and not np.all(np.isin(known, np.arange(n_levels))):
+        raise ValueError("a value is not the code of a level")
+    return values
 
 
 def _score_variables(role: ScoreRole, protocol: Protocol) -> tuple[_Variable, _Variable]:
@@ -242,12 +253,13 @@ class Descriptives(Estimator[DescriptivesSpec]):
         term: str = "",
         n: int | None = None,
     ) -> Estimate:
+        # With a known n nothing is hidden: there is nobody to describe.
         return value_row(
             self.spec.id,
             POOLED,
             measure,
             value,
-            absent=absent,
+            absent=absent if n is None else RowStatus.NOT_ESTIMABLE,
             group=self._labels[number],
             term=term,
             n=n,
@@ -304,11 +316,11 @@ class Descriptives(Estimator[DescriptivesSpec]):
                     continue
                 cells = [part[first + number] for part in (answer.n, answer.mean, answer.m2)]
                 known = [cell for cell in cells if not isinstance(cell, CellStatus)]
-                if len(known) == len(cells) and known[0] > 0:
+                if len(known) == len(cells):
                     spreads.append(Spread(int(known[0]), known[1], known[2]))
             whole = reduce(Spread.merge, spreads) if spreads else None
             n = whole.n if whole else None
-            mean = Value(whole.mean) if whole else None
+            mean = Value(whole.mean) if whole and whole.n else None
             sd = Value((whole.m2 / (whole.n - 1)) ** 0.5) if whole and whole.n > 1 else None
             yield self._row(Measure.MEAN, number, mean, absent, term=variable.name, n=n)
             yield self._row(Measure.SD, number, sd, absent, term=variable.name, n=n)

@@ -48,15 +48,17 @@ def probability_edges(n_bins: int) -> Vector:
 def covariate_edges(covariate: Covariate, n_bins: int) -> Vector:
     """Return inner edges of a covariate's bins.
 
-    Even between the protocol's minimum and maximum; one per level of a categorical covariate.
-    Without both limits there is a single bin.
+    One bin per level of a categorical covariate. Otherwise the protocol's minimum has the first
+    bin to itself, since many a measurement piles up there, and the rest are even up to the
+    maximum. Without both limits there is a single bin.
     """
     if covariate.type != "continuous":
         return np.arange(1, max(len(covariate.levels), 2), dtype=np.float64) - 0.5
     if covariate.minimum is None or covariate.maximum is None:
         return np.empty(0)
-    edges = np.linspace(covariate.minimum, covariate.maximum, n_bins + 1)
-    return np.asarray(edges[1:-1], dtype=np.float64)
+    edges = np.linspace(covariate.minimum, covariate.maximum, n_bins)[:-1]
+    edges[0] = np.nextafter(covariate.minimum, np.inf)
+    return np.asarray(edges, dtype=np.float64)
 
 
 def positive_at(exams: Exams, column: str, cut_off: float, protocol: Protocol) -> NDArray[np.bool_]:

@@ -31,10 +31,17 @@ from fedcac.statistics.estimator import (
 from fedcac.statistics.fit import Fit
 from fedcac.statistics.net_reclassification import Reclassified, net_reclassification, reclassified
 from fedcac.statistics.partial_likelihood import partial_likelihood
-from fedcac.statistics.refit import REFIT, queried_table, refit, stacked_covariance, table_query
+from fedcac.statistics.refit import (
+    REFIT,
+    Unsettled,
+    queried_table,
+    refit,
+    stacked_covariance,
+    table_query,
+)
 from fedcac.statistics.resampling import Rows, replicate_rows, replicate_spread
 from fedcac.statistics.risk_sets import baseline_hazard
-from fedcac.statistics.sums import summed_totals
+from fedcac.statistics.sums import answered, summed_totals
 from fedcac.vocabulary import Measure, Resampling, RowStatus, SiteName
 
 __all__ = ["Reclassification", "ReclassificationTotals"]
@@ -71,9 +78,11 @@ class Reclassification(Estimator[ReclassificationSpec]):
     one site; lr_chi2_increase with its p-value. Risks are 1 - exp(-H0(t) exp(x beta)) with the
     site's own Breslow hazard, which does not leave.
 
-    Intervals of all but the likelihood ratio come from refitting both models on replicates. They
-    are missing (ci_method '') where a site refused the replicates or has too few patients for
-    them; the estimates stand all the same.
+    Both models must be fitted to the same patients; else nothing is estimable. Intervals of all but
+    the likelihood ratio come from refitting both models on replicates. They are missing (ci_method
+    '') where a site refused the replicates, has too few patients for them, or a refit has not
+    settled; the estimates stand all the same. The interval of a category-free NRI is no test of
+    added value: without any, the NRI is above 0 on average (docs/studies/resampling.md).
     """
 
     kind: ClassVar[str] = "reclassification"
@@ -200,6 +209,10 @@ class Reclassification(Estimator[ReclassificationSpec]):
         # First without replicates: a site that cannot bear them still gives the estimates.
         answers = yield table_query(MEASURES, at)
         sums = summed_totals(answers, full.sites, ReclassificationTotals, (1, N_COLUMNS))
+        given, _ = answered(answers, full.sites, ReclassificationTotals)
+        if sums is not None and sum(own.n_patients for own in given.values()) != full.n_patients:
+            # Each model left out patients whom the other one kept.
+            return tuple(self._absent(base, full))
         replicated = None
         if sums is not None and self.spec.uncertainty is not Resampling.NONE:
             replicated = yield from self._replicated(base, full, at)
@@ -215,7 +228,7 @@ class Reclassification(Estimator[ReclassificationSpec]):
             covariance *= self.spec.replicates / (self.spec.replicates - 1)
         start = np.tile(at, (self.spec.replicates, 1))
         replicates = yield from refit(start, covariance, full.sites, ReclassificationTotals)
-        if replicates is None:
+        if isinstance(replicates, Unsettled):
             return None
         answers = yield table_query(MEASURES, replicates)
         shape = (len(replicates), N_COLUMNS)

@@ -9,6 +9,7 @@ exchange, and no further matrix.
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,17 +22,31 @@ from fedcac.statistics.fit import Fit
 from fedcac.statistics.sums import summed_totals
 from fedcac.vocabulary import SiteName
 
-__all__ = ["REFIT", "queried_table", "refit", "stacked_covariance", "table_query"]
+__all__ = [
+    "REFIT",
+    "Unsettled",
+    "queried_table",
+    "refit",
+    "stacked_covariance",
+    "table_query",
+]
 
 REFIT = "refit"
 PARAMETERS = "beta"
 
-TOLERANCE = 1e-4
+TOLERANCE = 1e-3
 """Stop when no parameter of any replicate moves by more than this share of its standard error."""
 
-MAXIMUM_EXCHANGES = 8
+MAXIMUM_EXCHANGES = 10
 
 Table = NDArray[np.float64]
+
+
+class Unsettled(StrEnum):
+    """Why replicates have no maximum."""
+
+    NO_ANSWER = "no_answer"
+    NOT_CONVERGED = "not_converged"
 
 
 def table_query(step: str, table: Table) -> Query:
@@ -62,7 +77,7 @@ def refit(
     *,
     tolerance: float = TOLERANCE,
     maximum_exchanges: int = MAXIMUM_EXCHANGES,
-) -> Generator[Query, Answers, Table | None]:
+) -> Generator[Query, Answers, Table | Unsettled]:
     """Yield queries for the replicates' gradients and return their maxima, shape (R, p).
 
     Parameters
@@ -74,9 +89,9 @@ def refit(
 
     Returns
     -------
-    Table | None
-        None if a site did not answer, or a replicate has not settled after
-        `maximum_exchanges`: then there is no spread to be had.
+    Table | Unsettled
+        Why there is no spread to be had, if a site did not answer or a replicate has not settled
+        after `maximum_exchanges`.
     """
     at: Table = start.copy()
     inverse: Table = np.tile(covariance, (len(start), 1, 1))
@@ -86,16 +101,16 @@ def refit(
         answers = yield table_query(REFIT, at)
         gradients = summed_totals(answers, sites, kind, at.shape)
         if gradients is None:
-            return None
+            return Unsettled.NO_ANSWER
         if exchange > 0:
             inverse = _learned(inverse, step, previous - gradients)
         step = np.einsum("rij,rj->ri", inverse, gradients)
         if not np.all(np.abs(step) <= 3 * se * np.sqrt(len(at))):
-            return None
+            return Unsettled.NOT_CONVERGED
         at, previous = at + step, gradients
         if np.all(np.abs(step) <= tolerance * se):
             return at
-    return None
+    return Unsettled.NOT_CONVERGED
 
 
 def _learned(inverse: Table, step: Table, change: Table) -> Table:

@@ -160,15 +160,17 @@ class SurvivalCalibration(Estimator[SurvivalCalibrationSpec]):
         }
         n, expected, survivors, variance = np.sum(shown, axis=0) if shown else np.zeros(4)
         if n > 0:
-            observed, se = 1 - survivors / n, variance**0.5 / n
+            observed = float(1 - survivors / n)
+            # Where all or none had the event Greenwood's variance is 0, which is not certainty.
+            se = float(variance**0.5 / n) if variance > 0 else None
             values[Measure.OBSERVED_RISK] = wald(
                 observed, se, low=0.0, high=1.0, method="greenwood"
             )
-            values[Measure.EXPECTED_RISK] = Value(expected / n)
+            values[Measure.EXPECTED_RISK] = Value(float(expected / n))
             if not group and expected > 0:
-                ratio = wald(
-                    observed * n / expected, se * n / expected, low=0.0, method="greenwood"
-                )
+                scale = float(n / expected)
+                ratio_se = None if se is None else se * scale
+                ratio = wald(observed * scale, ratio_se, low=0.0, method="greenwood")
                 values[Measure.OE_RATIO] = ratio
         elif not group:
             values[Measure.OE_RATIO] = None

@@ -12,7 +12,8 @@ from fedcac.report.figures.canvas import BLUE, GREY, INK, Figure, canvas, slug, 
 
 __all__ = ["Forest", "ForestRow", "draw_forest"]
 
-_WIDTH, _ROW, _TOP, _BOTTOM = 600, 23, 50, 46
+_WIDTH, _ROW, _TOP = 600, 23, 50
+_BOTTOM, _NOTE = 46, 22
 _PLOT_LEFT, _PLOT_RIGHT = 0.31, 0.69
 
 
@@ -52,7 +53,9 @@ class Forest:
 
 def draw_forest(forest: Forest) -> Figure:
     """Draw squares sized by n, diamonds for summaries, and the numbers at the right."""
-    height = _TOP + _ROW * len(forest.rows) + _BOTTOM
+    # A note has a line of its own below the label of the axis.
+    bottom = _BOTTOM + (_NOTE if forest.note else 0)
+    height = _TOP + _ROW * len(forest.rows) + bottom
     name = slug("forest", forest.name)
     alt = f"Forest plot, {forest.title}. " + "; ".join(
         f"{row.label}: {row.words}" for row in forest.rows
@@ -61,9 +64,9 @@ def draw_forest(forest: Forest) -> Figure:
         axes = figure.add_axes(
             (
                 _PLOT_LEFT,
-                _BOTTOM / height,
+                bottom / height,
                 _PLOT_RIGHT - _PLOT_LEFT,
-                1 - (_TOP + _BOTTOM) / height,
+                1 - (_TOP + bottom) / height,
             )
         )
         axes.set_ylim(len(forest.rows) - 0.5, -0.5)

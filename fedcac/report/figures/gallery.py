@@ -11,6 +11,7 @@ from fedcac.report.figures.canvas import Figure
 from fedcac.report.figures.confusion import draw_agreement, draw_confusion
 from fedcac.report.figures.flow import draw_flow
 from fedcac.report.figures.forest import Forest, ForestRow, draw_forest
+from fedcac.report.figures.outcomes import outcome_figures
 from fedcac.report.findings import Findings
 from fedcac.report.wording import measure_words, number_words, scope_words, term_words
 from fedcac.statistics.estimator import META, POOLED, Estimate
@@ -30,6 +31,7 @@ def draw_figures(findings: Findings) -> tuple[Figure, ...]:
         *_accuracies(findings),
         *_bland_altmans(findings),
         *_hazards(findings),
+        *outcome_figures(findings),
     )
     return tuple(_with_unique_names(figures))
 
@@ -128,7 +130,7 @@ def _hazards(findings: Findings) -> Iterator[Figure]:
                 Forest(
                     section=f"forest_cox:{spec.id}",
                     name=f"{spec.id}_hazard_ratio",
-                    title="Hazard ratios, stratified by site",
+                    title=f"Hazard ratios, {spec.id}",
                     axis="Hazard ratio (log scale)",
                     rows=tuple(_forest_row(findings, row, term_words(row.term)) for row in rows),
                     is_log=True,
@@ -189,6 +191,9 @@ def _heterogeneity(findings: Findings, analysis: str, measure: Measure, term: st
         row = findings.find(analysis, META, kind, term, group=measure.value)
         if row is not None and row.estimate is not None:
             parts.append(f"{words} = {factor * row.estimate:.{0 if unit else 3}f}{unit}")
+    reach = findings.find(analysis, META, Measure.PREDICTION_INTERVAL, term, group=measure.value)
+    if reach is not None and reach.estimate is not None:
+        parts.append(f"prediction interval {number_words(replace(reach, measure=measure))}")
     return "Between sites: " + ", ".join(parts) if parts else ""
 
 

@@ -1,0 +1,171 @@
+"""Tables of scores and probabilities: tests of two scores, comparisons, discrimination."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fedcac.protocol import ComparisonSpec, FusionSpec
+from fedcac.report.clinical_tables import covariate_words
+from fedcac.report.findings import Findings
+from fedcac.report.table import Row, Table
+from fedcac.report.wording import measure_words, number_words, p_words, score_words
+from fedcac.statistics.estimator import META, POOLED, Estimate
+from fedcac.vocabulary import Measure
+
+__all__ = ["comparison_tables", "discrimination_table", "fusion_table", "score_test_table"]
+
+_TESTS = {
+    "correlation": (Measure.PEARSON_R, Measure.ICC, Measure.CCC),
+    "distribution": (Measure.KS_D, Measure.MEAN_DIFFERENCE),
+    "zero_inflated": (
+        Measure.ZIP_LOG_RATE_RATIO,
+        Measure.ZIP_LOG_ODDS_RATIO,
+        Measure.ZIP_LOG_SIGMA,
+    ),
+}
+_ICC_WORDS = {
+    "icc1": "ICC(1), one-way random",
+    "icc2": "ICC(2), two-way random",
+    "icc3": "ICC(3), two-way mixed",
+}
+_COMPARED = {
+    Measure.SENSITIVITY: Measure.SENSITIVITY_DIFFERENCE,
+    Measure.SPECIFICITY: Measure.SPECIFICITY_DIFFERENCE,
+    Measure.PPV: Measure.PPV_DIFFERENCE,
+    Measure.NPV: Measure.NPV_DIFFERENCE,
+    Measure.F1: Measure.F1_DIFFERENCE,
+    Measure.AUC: Measure.AUC_DIFFERENCE,
+}
+
+
+def _words(findings: Findings, row: Estimate | None, analysis: str) -> tuple[str, str, str]:
+    """Return the number, its p-value and its n, or the gap in their place."""
+    gap = findings.gap(analysis, POOLED, row)
+    if gap or row is None:
+        return gap, "not tested", "not stated"
+    n = "not stated" if row.n is None else f"{row.n:,}"
+    return number_words(row), p_words(row.p_value), n
+
+
+def score_test_table(findings: Findings) -> Table | None:
+    """Return correlations, tests of distribution and zero-inflated regressions, pooled."""
+    rows: list[Row] = []
+    for kind, measures in _TESTS.items():
+        for spec in findings.analyses(kind):
+            found = [row for row in findings.rows(spec.id, measures) if row.scope == POOLED]
+            if found:
+                rows.append(Row(f"{kind.replace('_', '-').capitalize()} ({spec.id})"))
+            for row in found:
+                title = _ICC_WORDS.get(row.term, measure_words(row.measure))
+                rows.append(Row(title, _words(findings, row, spec.id)))
+    if not rows:
+        return None
+    return Table(
+        "Scores of the index test and the reference standard as numbers, pooled.",
+        ("Measure", "Estimate (95% CI)", "p-value", "Patients"),
+        tuple(rows),
+    )
+
+
+def comparison_tables(findings: Findings) -> tuple[Table, ...]:
+    """Return one table per comparison of two tests or references (Eng 2021 Table 4)."""
+    tables = []
+    for spec in findings.analyses("comparison"):
+        if not isinstance(spec, ComparisonSpec):
+            continue
+        is_of_tests = spec.compare == "index_tests"
+        roles = ("index", "comparator") if is_of_tests else ("reference", "second_reference")
+        words = [score_words(findings.protocol, role) for role in roles]
+        names = tuple(text[:1].upper() + text[1:] for text in words)
+        rows: list[Row] = []
+        for term in findings.terms(spec.id, Measure.SENSITIVITY):
+            rows.append(Row(f"Cut-off {term}"))
+            rows.extend(_compared_rows(findings, spec.id, roles, term))
+        tables.append(
+            Table(
+                f"{names[0]} and {names[1]} on the same patients ({spec.id}), pooled.",
+                ("Measure", *names, "Difference (95% CI)", "p-value"),
+                tuple(rows),
+            )
+        )
+    return tuple(tables)
+
+
+def _compared_rows(
+    findings: Findings, analysis: str, roles: tuple[str, str], term: str
+) -> Iterator[Row]:
+    for measure, difference in _COMPARED.items():
+        found = [findings.find(analysis, POOLED, measure, term, role) for role in roles]
+        if all(row is None for row in found):
+            continue
+        change = findings.find(analysis, POOLED, difference, term)
+        cells = [_words(findings, row, analysis)[0] for row in found]
+        words, p_value, _ = _words(findings, change, analysis)
+        yield Row(measure_words(measure), (*cells, words, p_value))
+
+
+def discrimination_table(findings: Findings) -> Table | None:
+    """Return the AUCs of every site, between sites and pooled, and calibration (Hong 2025)."""
+    rows: list[Row] = []
+    for spec in findings.analyses("auc"):
+        for term in findings.terms(spec.id, Measure.AUC):
+            rows.append(Row(f"AUC at cut-off {term} ({spec.id})"))
+            for scope in (*findings.sites, META, POOLED):
+                row = findings.find(spec.id, scope, Measure.AUC, term)
+                if row is None and scope == META:
+                    continue
+                gap = findings.gap(spec.id, scope, row)
+                n = f"{row.n:,}" if row and row.n is not None else "not stated"
+                name = {META: "Within sites, random effects", POOLED: "All pairs of patients"}
+                words = gap if gap or row is None else number_words(row)
+                rows.append(Row(name.get(scope, scope), (words, n)))
+    for kind in ("calibration", "survival_calibration"):
+        for spec in findings.analyses(kind):
+            measures = (
+                Measure.OE_RATIO,
+                Measure.CALIBRATION_INTERCEPT,
+                Measure.CALIBRATION_SLOPE,
+            )
+            rows.append(Row(f"Calibration ({spec.id})"))
+            for row in findings.rows(spec.id, measures):
+                if row.scope == POOLED:
+                    at = f", cut-off {row.term}" if row.term else ""
+                    words, _, n = _words(findings, row, spec.id)
+                    rows.append(Row(f"{measure_words(row.measure)}{at}", (words, n)))
+    if not rows:
+        return None
+    return Table(
+        "Discrimination and calibration.",
+        ("Measure", "Estimate (95% CI)", "Patients"),
+        tuple(rows),
+    )
+
+
+def fusion_table(findings: Findings) -> Table | None:
+    """Return AUCs with and without clinical factors, and the models' odds ratios."""
+    rows: list[Row] = []
+    for spec in findings.analyses("fusion"):
+        if not isinstance(spec, FusionSpec):
+            continue
+        term = f"{spec.cut_off:g}"
+        rows.append(Row(f"Cut-off {term} ({spec.id})"))
+        for title, row in (
+            ("AUC, image alone", findings.find(spec.id, POOLED, Measure.AUC, term, "image")),
+            (
+                f"AUC with clinical factors, {spec.folds}-fold cross-validated",
+                findings.find(spec.id, POOLED, Measure.AUC, term, "fusion"),
+            ),
+            ("Difference", findings.find(spec.id, POOLED, Measure.AUC_DIFFERENCE, term)),
+        ):
+            rows.append(Row(title, _words(findings, row, spec.id)))
+        for row in findings.rows(spec.id, (Measure.LOG_ODDS_RATIO,)):
+            if row.scope == POOLED and row.term != "(intercept)":
+                name = covariate_words(findings, row.term)
+                rows.append(Row(f"Log odds ratio, {name}", _words(findings, row, spec.id)))
+    if not rows:
+        return None
+    return Table(
+        "Image model with and without clinical factors, pooled.",
+        ("Measure", "Estimate (95% CI)", "p-value", "Patients"),
+        tuple(rows),
+    )
