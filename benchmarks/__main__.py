@@ -23,6 +23,8 @@ from scipy import ndimage
 
 from benchmarks.cox_step import NAME as COX_STEP
 from benchmarks.cox_step import step_against_coxph
+from benchmarks.miller_round import NAME as MILLER_ROUND
+from benchmarks.miller_round import miller_round
 from fedcac.imaging import load_volume
 from fedcac.phantom import chest_ct_folder
 from fedcac.protocol import ImageCriteria
@@ -102,6 +104,7 @@ def main() -> None:
         },
         # A comparison with software that is not installed records nothing.
         "ratios": {name: ratio for name, run in benchmarks.items() if (ratio := run())},
+        "seconds": {MILLER_ROUND: miller_round()},
     }
     _RESULTS.parent.mkdir(exist_ok=True)
     _RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

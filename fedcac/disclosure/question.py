@@ -12,6 +12,7 @@ from fedcac.protocol import (
     BlandAltmanSpec,
     CorrelationSpec,
     DistributionSpec,
+    KaplanMeierSpec,
     Protocol,
     ReclassificationSpec,
     ZeroInflatedSpec,
@@ -22,7 +23,7 @@ __all__ = ["FLOW", "Question", "analysis_digest", "question_of"]
 FLOW = "flow"
 """The name under which the flow of patients is asked for beside a protocol's analyses."""
 
-_FURTHER_STEPS = frozenset({"robust", "proportionality", "concordance"})
+_FURTHER_STEPS = frozenset({"robust", "proportionality", "concordance", "by_site"})
 _WITHOUT_CATEGORIES = (BlandAltmanSpec, CorrelationSpec, DistributionSpec, ZeroInflatedSpec)
 
 
@@ -33,7 +34,7 @@ class Question:
     `analysis_digest` covers the analysis's content, not its name nor its protocol's, so that the
     same question under another name is recognised. `cohort_digest` covers the analysed rows.
     `scores_digest` and `categories_digest` say which two scores a table would cross, and where it
-    would cut them.
+    would cut them; of a life table, where it would cut time.
     """
 
     round_id: str
@@ -124,8 +125,15 @@ def question_of(
         query_digest=digest_of(query.model_dump(mode="json")),
         cohort_digest=cohort_digest,
         scores_digest=digest_of(_scores(protocol, analysis)),
-        categories_digest=digest_of(protocol.categories.model_dump(mode="json")),
+        categories_digest=digest_of(_cuts(protocol, analysis)),
     )
+
+
+def _cuts(protocol: Protocol, analysis: str) -> Any:
+    spec = None if analysis == FLOW else protocol.analysis(analysis)
+    if isinstance(spec, KaplanMeierSpec):
+        return {"bin_days": spec.bin_days, "horizon_days": spec.horizon_days}
+    return protocol.categories.model_dump(mode="json")
 
 
 def _scores(protocol: Protocol, analysis: str) -> list[str]:

@@ -197,7 +197,8 @@ class CoxSpec(_Spec):
     score as indicators against the lowest category, `log_score` its ln(score + 1). `univariable`
     fits every covariate and the risk category in a model of its own, on the same patients.
     `robust` adds sandwich standard errors, `proportionality` the test of proportional hazards,
-    `concordance` the C-index. `missing: indicator` keeps patients with a missing covariate and
+    `concordance` the C-index, `by_site` every site's own model and how they differ.
+    `missing: indicator` keeps patients with a missing covariate and
     gives the gap a coefficient; the default leaves them out.
     """
 
@@ -211,6 +212,7 @@ class CoxSpec(_Spec):
     robust: bool = False
     proportionality: bool = False
     concordance: bool = False
+    by_site: bool = False
     missing: Literal["complete_case", "indicator"] = "complete_case"
 
 

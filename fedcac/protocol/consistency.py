@@ -191,11 +191,11 @@ def _check_own(protocol: Protocol, analysis: AnalysisSpec, at: At) -> None:
         if not analysis.covariates and is_empty:
             raise inconsistent(f"analysis '{analysis.id}' has nothing to estimate", *at)
         if analysis.univariable and (
-            analysis.robust or analysis.proportionality or analysis.concordance
+            analysis.robust or analysis.proportionality or analysis.concordance or analysis.by_site
         ):
             raise inconsistent(
-                "robust, proportionality and concordance belong to one model, not to a univariable "
-                "series",
+                "robust, proportionality, concordance and by_site belong to one model, not to a "
+                "univariable series",
                 *at,
             )
     if isinstance(analysis, KaplanMeierSpec | DescriptivesSpec):

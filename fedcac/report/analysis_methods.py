@@ -246,6 +246,10 @@ def _describe_cox(spec: CoxSpec, protocol: Protocol) -> str:
         further.append("proportional hazards were tested against a coefficient linear in time")
     if spec.concordance:
         further.append("Harrell's C counts pairs of patients of one site")
+    if spec.by_site:
+        further.append(
+            "every site's own model enters a random-effects summary of log hazard ratios"
+        )
     gaps = (
         "A missing covariate has a coefficient of its own"
         if spec.missing == "indicator"

@@ -8,7 +8,7 @@ from dataclasses import replace
 from fedcac.report.findings import Findings
 from fedcac.report.table import Row, Table
 from fedcac.report.wording import PERCENT_MEASURES, measure_words, number_words, term_words
-from fedcac.statistics.estimator import META, POOLED, Estimate
+from fedcac.statistics.estimator import META, Estimate
 from fedcac.vocabulary import Measure, RowStatus
 
 __all__ = ["bivariate_table", "heterogeneity_table", "leave_one_out_table"]
@@ -113,15 +113,15 @@ def leave_one_out_table(findings: Findings) -> Table | None:
 
 
 def _moves(findings: Findings) -> Iterator[Row]:
-    left_out: dict[tuple[str, Measure, str], list[Estimate]] = {}
+    left_out: dict[tuple[str, str, Measure, str], list[Estimate]] = {}
     for row in findings.report.estimates:
         if row.group.startswith(_WITHOUT) and row.status is RowStatus.OK:
-            left_out.setdefault((row.analysis, row.measure, row.term), []).append(row)
-    for (analysis, measure, term), rows in left_out.items():
-        pooled = findings.find(analysis, POOLED, measure, term)
+            left_out.setdefault((row.analysis, row.scope, row.measure, row.term), []).append(row)
+    for (analysis, scope, measure, term), rows in left_out.items():
+        whole = findings.find(analysis, scope, measure, term)
         ordered = sorted(rows, key=lambda row: row.estimate or 0.0)
         ends = [f"{number_words(row)}, {row.group}" for row in (ordered[0], ordered[-1])]
-        yield Row(f"{_title(measure, term)} ({analysis})", (_words(pooled), *ends))
+        yield Row(f"{_title(measure, term)} ({analysis})", (_words(whole), *ends))
 
 
 def _title(measure: Measure, term: str) -> str:

@@ -15,6 +15,7 @@ from fedcac.exams import Exams
 from fedcac.exchange.messages import Query
 from fedcac.protocol import CoxSpec, Protocol
 from fedcac.protocol.columns import endpoint_of
+from fedcac.statistics.cox_by_site import BY_SITE_QUERY, by_site_rows, own_coefficients
 from fedcac.statistics.cox_rows import cox_rows
 from fedcac.statistics.cox_sums import CoxPacking
 from fedcac.statistics.design import design_of
@@ -28,7 +29,7 @@ from fedcac.statistics.estimator import (
 from fedcac.statistics.fit import Fit
 from fedcac.statistics.newton import STEP, maximise, newton_query, queried_parameters
 from fedcac.statistics.partial_likelihood import PartialLikelihood, partial_likelihood
-from fedcac.statistics.sums import summed_totals
+from fedcac.statistics.sums import answered, summed_totals
 from fedcac.vocabulary import SiteName
 
 __all__ = ["Cox", "CoxTerms", "CoxTotals", "survival_data"]
@@ -46,7 +47,7 @@ class CoxTerms(LikelihoodTerms):
 
 @register
 class CoxTotals(Totals):
-    """Sums at the maximum, in one row, packed as `CoxSums` describes."""
+    """Sums at the maximum, in one row, packed as `CoxSums` describes; or the site's own model."""
 
     kind: ClassVar[str] = "cox_totals"
 
@@ -61,8 +62,9 @@ class Cox(Estimator[CoxSpec]):
     of Grambsch and Therneau for a coefficient linear in time); c_index over the pairs within
     sites, with the infinitesimal jackknife's standard error. A term whose covariate is constant
     within the sites, or a combination of earlier ones, is not estimable; if the likelihood has no
-    maximum, no row is. A site that refused has one log_hazard_ratio row per term with its status
-    and no number.
+    maximum, no row is. With `by_site`, hazard_ratio also per site, from a model of its own
+    patients, and `meta` as in `meta_rows`, again without each site. A site that refused has one
+    log_hazard_ratio row per term with its status and no number.
     """
 
     kind: ClassVar[str] = "cox"
@@ -99,6 +101,8 @@ class Cox(Estimator[CoxSpec]):
         KeyError
             If a column is absent.
         """
+        if query == BY_SITE_QUERY and self.spec.by_site:
+            return self._own(exams)
         if query.step not in (STEP, *((MAXIMUM,) if self._packing.length else ())):
             raise QueryError(f"this analysis does not ask the step '{query.step}'")
         beta = queried_parameters(query.model_copy(update={"step": STEP}), len(self.design.terms))
@@ -119,6 +123,27 @@ class Cox(Estimator[CoxSpec]):
             gradient=tuple(terms.gradient.tolist()),
             information=tuple(tuple(row) for row in terms.information.tolist()),
             evidence=evidence,
+        )
+
+    def _own(self, exams: Exams) -> CoxTotals:
+        def terms_at(query: Query) -> CoxTerms:
+            answer = self.summarise(exams, query)
+            if not isinstance(answer, CoxTerms):
+                raise TypeError("a likelihood is asked")
+            return answer
+
+        complete = self.cohort(exams)
+        _, event = survival_data(self, complete)
+        p = len(self.design.terms)
+        rows = own_coefficients(p, CoxTerms, terms_at)
+        beta = np.array([row[0] for row in rows])
+        evidence = self.design.evidence(self.design.matrix(complete), beta)
+        group = complete.n if evidence.smallest_group is None else evidence.smallest_group
+        return CoxTotals(
+            n_patients=complete.n,
+            n_events=int(event.sum()),
+            values=rows,
+            evidence=evidence.model_copy(update={"smallest_group": group}),
         )
 
     def _terms(
@@ -165,7 +190,11 @@ class Cox(Estimator[CoxSpec]):
             answers = yield newton_query(fit.coefficients).model_copy(update={"step": MAXIMUM})
             total = summed_totals(answers, fit.sites, CoxTotals, (1, self._packing.length))
             sums = None if total is None else self._packing.unpack(total[0])
-        return tuple(cox_rows(self.spec, self.design.terms, fit, sums))
+        rows = cox_rows(self.spec, self.design.terms, fit, sums)
+        if not self.spec.by_site:
+            return tuple(rows)
+        given, refused = answered((yield BY_SITE_QUERY), sites, CoxTotals)
+        return (*rows, *by_site_rows(self.spec, self.design.terms, given, refused, sites))
 
 
 def survival_data(

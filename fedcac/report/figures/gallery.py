@@ -31,6 +31,7 @@ def draw_figures(findings: Findings) -> tuple[Figure, ...]:
         *_accuracies(findings),
         *_bland_altmans(findings),
         *_hazards(findings),
+        *_hazards_by_site(findings),
         *outcome_figures(findings),
     )
     return tuple(_with_unique_names(figures))
@@ -133,6 +134,25 @@ def _hazards(findings: Findings) -> Iterator[Figure]:
                     title=f"Hazard ratios, {spec.id}",
                     axis="Hazard ratio (log scale)",
                     rows=tuple(_forest_row(findings, row, term_words(row.term)) for row in rows),
+                    is_log=True,
+                    reference=1.0,
+                )
+            )
+
+
+def _hazards_by_site(findings: Findings) -> Iterator[Figure]:
+    for spec in findings.analyses("cox"):
+        if not isinstance(spec, CoxSpec) or not spec.by_site:
+            continue
+        for term in findings.terms(spec.id, Measure.HAZARD_RATIO):
+            yield from _drawn(
+                Forest(
+                    section=f"forest_by_site:{spec.id}",
+                    name=f"{spec.id}_{term}_by_site",
+                    title=f"{term_words(term)}, hazard ratio by site",
+                    axis="Hazard ratio (log scale)",
+                    rows=_rows(findings, spec.id, Measure.HAZARD_RATIO, term),
+                    note=_heterogeneity(findings, spec.id, Measure.HAZARD_RATIO, term),
                     is_log=True,
                     reference=1.0,
                 )

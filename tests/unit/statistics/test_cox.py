@@ -15,7 +15,8 @@ from fedcac.exchange import Query
 from fedcac.protocol import CoxSpec
 from fedcac.protocol.catalogue import load_shipped
 from fedcac.statistics import Estimate, PoolingSession, QueryError, estimator_for
-from fedcac.vocabulary import RefusalCode, RowStatus, SiteName
+from fedcac.statistics.heterogeneity import random_effects
+from fedcac.vocabulary import Measure, RefusalCode, RowStatus, SiteName
 
 DEMO = load_shipped("demo-nongated")
 
@@ -210,3 +211,46 @@ def test_a_huge_beta_neither_overflows_nor_gives_nan() -> None:
     terms = estimator_for("x", protocol).summarise(exams_of(1, 200), query)
     numbers = (terms.log_likelihood, *terms.gradient, *np.ravel(terms.information))
     assert np.all(np.isfinite(numbers))
+
+
+def test_every_site_has_its_own_model_and_they_are_summarised() -> None:
+    sites = {f"s{number}": exams_of(number, 150 + 40 * number) for number in range(4)}
+    rows = fit(dict(sites), spec_of(by_site=True))
+    found = {(row.scope, row.measure, row.group, row.term): row for row in rows}
+    logs: dict[str, list[tuple[float, float]]] = {"age": [], "sex=male": []}
+    for name, exams in sites.items():
+        own = fit({name: exams}, spec_of())
+        for term, pairs in logs.items():
+            expected = next(
+                row for row in own if row.measure is Measure.LOG_HAZARD_RATIO and row.term == term
+            )
+            assert expected.estimate is not None
+            assert expected.se is not None
+            pairs.append((expected.estimate, expected.se**2))
+            row = found[name, Measure.HAZARD_RATIO, "", term]
+            assert row.estimate == pytest.approx(np.exp(expected.estimate), rel=1e-9)
+            assert row.ci_low == pytest.approx(
+                np.exp(expected.estimate - 1.959963984540054 * expected.se), rel=1e-9
+            )
+            assert row.n == exams.n
+    for term, pairs in logs.items():
+        mean = random_effects([beta for beta, _ in pairs], [v for _, v in pairs])
+        assert mean is not None
+        row = found["meta", Measure.HAZARD_RATIO, "", term]
+        assert row.estimate == pytest.approx(np.exp(mean.estimate), rel=1e-9)
+        assert row.ci_high == pytest.approx(np.exp(mean.ci_high), rel=1e-9)
+        without = random_effects([b for b, _ in pairs[1:]], [v for _, v in pairs[1:]])
+        assert without is not None
+        row = found["meta", Measure.HAZARD_RATIO, "without s0", term]
+        assert row.estimate == pytest.approx(np.exp(without.estimate), rel=1e-9)
+        assert row.n == sum(exams.n for exams in sites.values()) - sites["s0"].n
+
+
+def test_a_site_without_events_has_no_model_of_its_own() -> None:
+    sites = {f"s{number}": exams_of(number, 150) for number in range(3)}
+    sites["s3"] = exams_of(9, 60, event=np.zeros(60))
+    rows = fit(dict(sites), spec_of(by_site=True))
+    own = [row for row in rows if row.scope == "s3"]
+    assert {row.status for row in own} == {RowStatus.NOT_ESTIMABLE}
+    meta = [row for row in rows if row.scope == "meta" and row.measure is Measure.HAZARD_RATIO]
+    assert all(row.status is RowStatus.OK and row.n == 450 for row in meta)
