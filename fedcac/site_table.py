@@ -172,7 +172,9 @@ def _read_lines(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]
         lines = [(reader.line_num, cells) for cells in reader if any(cells)]
     except csv.Error as error:
         raise TableError(
-            f"The table {path.name} is not CSV near line {reader.line_num}.", code="not_csv"
+            f"The table {path.name} is not CSV near line {reader.line_num}.",
+            code="not_csv",
+            cure="Look for a quotation mark without its partner.",
         ) from error
     if not lines:
         raise TableError(
@@ -187,7 +189,11 @@ def _read_lines(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]
         )
     repeated = sorted(name for name, count in Counter(header).items() if count > 1)
     if repeated:
-        raise TableError(f"Column used twice: {', '.join(repeated)}.", code="duplicate_column")
+        raise TableError(
+            f"Column used twice: {', '.join(repeated)}.",
+            code="duplicate_column",
+            cure="Give every column a name of its own.",
+        )
     if len(lines) == 1:
         raise TableError(
             f"The table {path.name} has a header and no row.",
@@ -231,7 +237,11 @@ class _Reader:
         for line, cells in self._lines:
             patient = cells["patient_id"]
             if not patient:
-                raise TableError(f"Line {line} has no patient_id.", code="no_patient_id")
+                raise TableError(
+                    f"Line {line} has no patient_id.",
+                    code="no_patient_id",
+                    cure="Give every row the site's own pseudonym of the patient.",
+                )
             if patient in rows:
                 raise TableError(
                     f"Line {line} of {self._name}: this patient_id stands on an earlier line.",

@@ -45,7 +45,9 @@ def parse_score_or_missing(line: int, column: str, cell: str) -> float:
     value = _number(line, column, cell)
     if value < 0:
         raise TableError(
-            f"Line {line}, column '{column}': a score cannot be negative.", code="negative_score"
+            f"Line {line}, column '{column}': a score cannot be negative.",
+            code="negative_score",
+            cure="Correct the score, or leave a missing one empty.",
         )
     return value
 
@@ -66,7 +68,9 @@ def _time(line: int, column: str, cell: str) -> float:
     value = _number(line, column, cell)
     if value < 0:
         raise TableError(
-            f"Line {line}, column '{column}': follow-up cannot be negative.", code="negative_time"
+            f"Line {line}, column '{column}': follow-up cannot be negative.",
+            code="negative_time",
+            cure="Count days from the index exam; an event before it does not belong here.",
         )
     return value
 
@@ -77,6 +81,7 @@ def _probability(line: int, column: str, cell: str) -> float:
         raise TableError(
             f"Line {line}, column '{column}': a probability lies between 0 and 1.",
             code="out_of_range",
+            cure="Write a fraction such as 0.12, not a percentage; leave a missing value empty.",
         )
     return value
 

@@ -11,9 +11,48 @@ import pytest
 from fedcac.aggregate import CrossTable, Evidence, FlowCounts, LikelihoodTerms, Moments, base
 from fedcac.aggregate.shapes import FlowStage
 from fedcac.canonical import digest_of
-from fedcac.disclosure import Question
+from fedcac.disclosure import (
+    Gate,
+    MemoryLedger,
+    Question,
+    Refusal,
+    Release,
+    load_policy,
+    question_of,
+)
 from fedcac.disclosure.cross_table import two_by_two_tables
+from fedcac.exams import Exams
+from fedcac.exchange.messages import Query
+from fedcac.protocol import Protocol
+from fedcac.statistics import estimator_for
 from fedcac.vocabulary import ExclusionReason
+
+__all__ = ["answer_to", "gate_of"]
+
+
+def gate_of(profile: str) -> Gate:
+    """Return a gate with a shipped policy and an empty ledger."""
+    return Gate(load_policy(profile), MemoryLedger())
+
+
+def answer_to(
+    gate: Gate,
+    protocol: Protocol,
+    analysis: str,
+    exams: Exams,
+    query: Query,
+    cohort: str = "cohort",
+) -> Release | Refusal:
+    """Return what a site answers to one query."""
+    question = question_of(
+        protocol,
+        analysis,
+        query,
+        round_id="round-1",
+        exchange=1,
+        cohort_digest=digest_of(cohort),
+    )
+    return gate.release(question, estimator_for(analysis, protocol).summarise(exams, query))
 
 
 class Table(CrossTable):

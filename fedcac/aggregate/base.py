@@ -26,6 +26,12 @@ class Evidence(BaseModel):
     design, or behind any sum; `row_groups` the same row by row; `parameter_norm` the largest
     absolute linear-predictor coefficient the query asked at, in units of one standard deviation of
     its covariate.
+
+    `row_blocks` gives the block of every row or term, -1 for none. The rows of a block of totals
+    are parts of patients whose sum is known from elsewhere; the terms of different blocks of
+    moments are about different patients, `block_sizes` of them. `nested` gives, per row or per
+    variable of bins, numbers of patients who are parts of one another from row to row, such as
+    the positives at rising cut-offs.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -34,18 +40,25 @@ class Evidence(BaseModel):
     smallest_group: NonNegativeInt | None = None
     row_groups: tuple[NonNegativeInt, ...] = ()
     parameter_norm: float = 0.0
+    row_blocks: tuple[int, ...] = ()
+    block_sizes: tuple[NonNegativeInt, ...] = ()
+    nested: tuple[tuple[NonNegativeInt, ...], ...] = ()
 
 
 class Aggregate(BaseModel):
     """A summary computed at a site. Subclasses of a shape (fedcac.aggregate.shapes) register.
 
     `kind` names the type on the wire. `n_patients` counts distinct patients behind the numbers.
+    `has_endpoint`: its `n_events` counts patients with the event of an endpoint.
+    `is_given_once`: of one analysis and cohort only one query is ever answered with this type.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     kind: ClassVar[str] = ""
     significant_digits: ClassVar[int] = 12
+    has_endpoint: ClassVar[bool] = False
+    is_given_once: ClassVar[bool] = False
 
     n_patients: NonNegativeInt
     evidence: Evidence | None = None

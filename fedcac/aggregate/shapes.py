@@ -110,7 +110,14 @@ class BinnedCounts(Aggregate):
         site summarises on the whole grid; the gate may merge neighbouring bins. Empty: suppressed.
     counts
         Per variable and group, one count per bin given.
+
+    `has_common_grid`: the gate merges the bins of all groups of a variable alike, so that tables
+    of one variable by several groupings may stand beside each other. `are_groups_nested`: the
+    second group of a variable is part of that of another, as the positives at rising cut-offs.
     """
+
+    has_common_grid: ClassVar[bool] = False
+    are_groups_nested: ClassVar[bool] = False
 
     starts: tuple[tuple[tuple[NonNegativeInt, ...], ...], ...]
     counts: tuple[tuple[Row, ...], ...]
@@ -142,6 +149,7 @@ class SurvivalTable(Aggregate):
         Per group, one count per bin: at risk at its start, with the event, and lost inside it.
     n_events
         Patients with the event, over all groups and times; suppressed by the gate if a group is.
+        `evidence.row_groups` gives their number by group.
     """
 
     edges: tuple[tuple[NonNegativeInt, ...], ...]
@@ -190,8 +198,10 @@ class Totals(Aggregate):
     all patients of one group. `evidence.smallest_group` is the smallest number of patients behind
     any of them; where `evidence.row_groups` gives that number row by row, the gate suppresses
     single rows, which are then empty. `n_events` counts patients with the event, None if there is
-    no event.
+    no event. `are_rows_of_classes`: a row begins with the number of positives at a cut-off.
     """
+
+    are_rows_of_classes: ClassVar[bool] = False
 
     values: tuple[tuple[float, ...], ...]
     n_events: NonNegativeInt | None

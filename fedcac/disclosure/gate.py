@@ -27,7 +27,8 @@ from fedcac.aggregate import (
 from fedcac.aggregate.base import registered
 from fedcac.aggregate.shapes import FlowStage
 from fedcac.canonical import Digest, canonical_bytes, sha256_hex
-from fedcac.disclosure.history import are_compatible, is_whole, numbers_released
+from fedcac.disclosure.differences import known_positives, without_unknown_classes
+from fedcac.disclosure.history import is_near_duplicate, numbers_released, shape_is
 from fedcac.disclosure.ledger import Ledger, LedgerEntry
 from fedcac.disclosure.policy import Policy
 from fedcac.disclosure.question import Question
@@ -199,7 +200,20 @@ class Gate:
         if safe.evidence is not None or _holds_text(released, safe):
             raise GateError("An aggregate holds more than numbers.", code="text_or_evidence")
         parse_aggregate(released)
+        released = self._beside_cross_tables(question, released)
         return self._history_refusal(question, released) or released
+
+    def _beside_cross_tables(self, question: Question, released: dict[str, Any]) -> dict[str, Any]:
+        """Withhold classes whose sizes a cross table of the same scores withheld."""
+        if self._policy.is_open or not _is_of_classes(released):
+            return released
+        for entry in self._ledger.entries:
+            is_table = _is_charged(entry) and _shape_is(entry, CrossTable)
+            if is_table and _is_about(entry, question):
+                known = known_positives(entry.payload or {})
+                if known is not None:
+                    released = without_unknown_classes(released, known)
+        return released
 
     def _history_refusal(
         self, question: Question, released: Mapping[str, Any]
@@ -208,35 +222,16 @@ class Gate:
         if self._policy.is_open:
             return None
         past = [entry for entry in self._ledger.entries if _is_charged(entry)]
-        if any(self._is_near_duplicate(question, released, entry) for entry in past):
+        if any(is_near_duplicate(question, released, entry, self._policy) for entry in past):
+            return RefusalCode.NESTED_COHORT
+        if any(_is_second(question, released, entry) for entry in past):
+            return RefusalCode.TOO_MANY_EXCHANGES
+        if "two_by_two" in released and not _is_told_by(question, released, past):
             return RefusalCode.NESTED_COHORT
         if not issubclass(registered()[released["kind"]], _CHARGED):
             return None
         charged = [entry for entry in past if any(_shape_is(entry, shape) for shape in _CHARGED)]
         return self._budget_refusal(question, released, charged)
-
-    def _is_near_duplicate(
-        self, question: Question, released: Mapping[str, Any], entry: LedgerEntry
-    ) -> bool:
-        # Two denominators that differ by fewer than k patients describe those few by subtraction;
-        # so do one analysis of two cohorts, and two tables of one cohort cut at other places.
-        payload: Mapping[str, Any] = entry.payload or {}
-        k = self._policy.minimum_cell
-        gap = abs(payload["n_patients"] - released["n_patients"])
-        if entry.cohort_digest != question.cohort_digest:
-            return entry.analysis_digest == question.analysis_digest and gap < k
-        if 0 < gap < k:
-            return True
-        if payload["kind"] == released["kind"] and _n_events(payload) is not None:
-            events = _n_events(released)
-            return events is not None and 0 < abs((_n_events(payload) or 0) - events) < k
-        kind = registered()[released["kind"]]
-        if issubclass(kind, CrossTable) and _shape_is(entry, CrossTable):
-            if entry.scores_digest != question.scores_digest:
-                return not (is_whole(payload) and is_whole(released))
-            is_cut_alike = entry.categories_digest == question.categories_digest
-            return not (is_cut_alike and are_compatible(payload, released, self._policy))
-        return False
 
     def _budget_refusal(
         self, question: Question, released: Mapping[str, Any], past: list[LedgerEntry]
@@ -346,11 +341,39 @@ def _is_charged(entry: LedgerEntry) -> bool:
 
 
 def _shape_is(entry: LedgerEntry, shape: type[Aggregate]) -> bool:
-    # A kind whose software is no longer installed is still a release: judge it by its fields.
-    names = set(shape.model_fields) - {"evidence"}
-    return entry.payload is not None and names <= set(entry.payload)
+    return shape_is(entry.payload, shape)
 
 
-def _n_events(payload: Mapping[str, Any]) -> int | None:
-    events = payload.get("n_events")
-    return events if isinstance(events, int) else None
+def _is_about(entry: LedgerEntry, question: Question) -> bool:
+    return (entry.cohort_digest, entry.scores_digest) == (
+        question.cohort_digest,
+        question.scores_digest,
+    )
+
+
+def _is_of_classes(payload: Mapping[str, Any]) -> bool:
+    kind = registered().get(payload["kind"])
+    return kind is not None and bool(
+        getattr(kind, "are_groups_nested", False) or getattr(kind, "are_rows_of_classes", False)
+    )
+
+
+def _is_second(question: Question, released: Mapping[str, Any], entry: LedgerEntry) -> bool:
+    """Say whether another query was answered with a type that is given once."""
+    return (
+        registered()[released["kind"]].is_given_once
+        and entry.kind == released["kind"]
+        and entry.cohort_digest == question.cohort_digest
+        and entry.analysis_digest == question.analysis_digest
+    )
+
+
+def _is_told_by(question: Question, table: Mapping[str, Any], past: list[LedgerEntry]) -> bool:
+    """Say whether earlier classes have no sizes that a cross table withholds."""
+    known = known_positives(table)
+    about = [entry.payload or {} for entry in past if _is_about(entry, question)]
+    return known is None or all(
+        without_unknown_classes(payload, known) == payload
+        for payload in about
+        if _is_of_classes(payload)
+    )

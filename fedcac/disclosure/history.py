@@ -7,10 +7,21 @@ from typing import Any
 
 import numpy as np
 
+from fedcac.aggregate import Aggregate, BinnedCounts, CrossTable, SurvivalTable
+from fedcac.aggregate.base import registered
+from fedcac.disclosure.differences import (
+    are_bins_compatible,
+    are_curves_compatible,
+    are_positives_apart,
+)
+from fedcac.disclosure.ledger import LedgerEntry
 from fedcac.disclosure.policy import Policy
+from fedcac.disclosure.question import Question
+from fedcac.disclosure.rules import rule_shape
+from fedcac.disclosure.rules.common import is_few
 from fedcac.vocabulary import CellStatus
 
-__all__ = ["are_compatible", "is_whole", "numbers_released"]
+__all__ = ["are_compatible", "is_near_duplicate", "is_whole", "numbers_released", "shape_is"]
 
 Payload = Mapping[str, Any]
 
@@ -28,6 +39,71 @@ def numbers_released(payload: Payload) -> int:
         )
         return 1 + len(payload["gradient"]) + filled
     return sum(len(row) for row in payload["values"])
+
+
+def is_near_duplicate(
+    question: Question, released: Payload, entry: LedgerEntry, policy: Policy
+) -> bool:
+    """Say whether few patients follow from an answer and an earlier one by subtraction."""
+    payload: Payload = entry.payload or {}
+    gap = abs(payload["n_patients"] - released["n_patients"])
+    if entry.cohort_digest != question.cohort_digest:
+        return gap < policy.minimum_cell and _is_alike(question, released, entry)
+    if is_few(gap, policy):
+        return True
+    before, now = _n_events(payload), _n_events(released)
+    if before is not None and now is not None and _count_alike(payload, released):
+        # Parts of the events follow as parts of the patients do.
+        if is_few(abs(before - now), policy):
+            return True
+    return not _may_stand_beside(question, released, entry, policy)
+
+
+def _is_alike(question: Question, released: Payload, entry: LedgerEntry) -> bool:
+    # The same shape about the same scores can be subtracted, whatever analysis it is for.
+    if entry.analysis_digest == question.analysis_digest:
+        return True
+    shape = rule_shape(registered()[released["kind"]])
+    return (
+        shape is not None
+        and shape_is(entry.payload, shape)
+        and entry.scores_digest == question.scores_digest
+    )
+
+
+def _may_stand_beside(
+    question: Question, released: Payload, entry: LedgerEntry, policy: Policy
+) -> bool:
+    payload: Payload = entry.payload or {}
+    kind = registered()[released["kind"]]
+    is_cut_alike = entry.categories_digest == question.categories_digest
+    if issubclass(kind, CrossTable) and shape_is(payload, CrossTable):
+        if entry.scores_digest != question.scores_digest:
+            return is_whole(payload) and is_whole(released)
+        return is_cut_alike and are_compatible(payload, released, policy)
+    if issubclass(kind, SurvivalTable) and shape_is(payload, SurvivalTable):
+        return is_cut_alike and are_curves_compatible(payload, released, policy)
+    if issubclass(kind, BinnedCounts) and payload["kind"] == released["kind"]:
+        is_apart = not kind.are_groups_nested or are_positives_apart(payload, released, policy)
+        return is_apart and are_bins_compatible(payload, released, policy)
+    return True
+
+
+def shape_is(payload: Payload | None, shape: type[Aggregate]) -> bool:
+    """Say whether a payload has a shape's fields; its kind may no longer be installed."""
+    names = set(shape.model_fields) - {"evidence"}
+    return payload is not None and names <= set(payload)
+
+
+def _count_alike(one: Payload, other: Payload) -> bool:
+    """Say whether two answers count the same sort of event."""
+    kinds = [registered().get(payload["kind"]) for payload in (one, other)]
+    return kinds[0] is kinds[1] or all(kind is not None and kind.has_endpoint for kind in kinds)
+
+
+def _n_events(payload: Payload) -> int | None:
+    events = payload.get("n_events")
+    return events if isinstance(events, int) else None
 
 
 def are_compatible(one: Payload, other: Payload, policy: Policy) -> bool:

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from fedcac.protocol import AnalysisSpec
 from fedcac.report.findings import Findings
 from fedcac.report.table import Row, Table
-from fedcac.report.wording import PERCENT_MEASURES, measure_words, number_words, term_words
+from fedcac.report.wording import (
+    PERCENT_MEASURES,
+    covariate_words,
+    measure_words,
+    number_words,
+    scope_words,
+    term_words,
+)
 from fedcac.statistics.estimator import META, Estimate
 from fedcac.vocabulary import Measure, RowStatus
 
-__all__ = ["bivariate_table", "heterogeneity_table", "leave_one_out_table"]
+__all__ = [
+    "bivariate_table",
+    "by_site_table",
+    "heterogeneity_table",
+    "leave_one_out_table",
+    "refused_words",
+]
 
 _FALLBACK_WORDS = {
     "few_sites": "fewer than ten sites",
@@ -41,11 +55,11 @@ def heterogeneity_table(findings: Findings) -> Table | None:
                 title,
                 (
                     _plain(row, lambda value: f"{100 * value:.0f}%"),
-                    _plain(found[Measure.TAU2], lambda value: f"{value:.3g}"),
-                    _plain(found[Measure.TAU2_REML], lambda value: f"{value:.3g}"),
+                    _plain(found[Measure.TAU2], _variance),
+                    _plain(found[Measure.TAU2_REML], _variance),
                     _words(mean),
                     _interval(found[Measure.PREDICTION_INTERVAL], measure),
-                    "not stated" if row.n is None else f"{row.n:,}",
+                    f"{row.n:,}" if row.n else "not stated",
                 ),
             )
         )
@@ -59,10 +73,12 @@ def heterogeneity_table(findings: Findings) -> Table | None:
     )
 
 
-def _plain(row: Estimate | None, write: object) -> str:
-    if row is None or row.estimate is None or not callable(write):
-        return "not estimable"
-    return str(write(row.estimate))
+def _plain(row: Estimate | None, write: Callable[[float], str]) -> str:
+    return "not estimable" if row is None or row.estimate is None else write(row.estimate)
+
+
+def _variance(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def _words(row: Estimate | None) -> str:
@@ -75,7 +91,32 @@ def _interval(row: Estimate | None, measure: Measure) -> str:
     if row is None or row.estimate is None:
         return "not estimable"
     words = number_words(replace(row, measure=measure))
-    return words.partition("(")[2].rstrip(")")
+    return words.partition("(")[2].rstrip(")") or "not estimable"
+
+
+def refused_words(findings: Findings, spec: AnalysisSpec, measure: Measure) -> str:
+    """Return the sites without whose patients the pooled values are."""
+    rows = findings.rows(spec.id, (measure,))
+    gaps = {row.scope: findings.gap(spec.id, row.scope, row) for row in rows}
+    names = [f"{site} ({gaps[site]})" for site in findings.sites if gaps.get(site)]
+    return f" Without {', '.join(names)}." if names else ""
+
+
+def by_site_table(findings: Findings, analysis: str, name: str) -> Table:
+    """Return every site's own hazard ratios; `name` says what they are of."""
+    scopes = (*findings.sites, META)
+    rows = []
+    for term in findings.terms(analysis, Measure.HAZARD_RATIO):
+        cells = []
+        for scope in scopes:
+            row = findings.find(analysis, scope, Measure.HAZARD_RATIO, term)
+            cells.append(findings.gap(analysis, scope, row) or _words(row))
+        rows.append(Row(covariate_words(findings.protocol, term), tuple(cells)))
+    return Table(
+        f"Hazard ratios of each site's own model ({name}), and their random-effects mean.",
+        ("Covariate", *map(scope_words, scopes)),
+        tuple(rows),
+    )
 
 
 def bivariate_table(findings: Findings) -> Table | None:
@@ -88,8 +129,11 @@ def bivariate_table(findings: Findings) -> Table | None:
                 for measure in (Measure.SENSITIVITY, Measure.SPECIFICITY, Measure.CORRELATION)
             ]
             reason = next((row.ci_method for row in parts if row and row.estimate is None), "")
-            cells = [_FALLBACK_WORDS.get(reason, reason)] if reason else [_words(r) for r in parts]
-            rows.append(Row(f"Cut-off {term}", (*cells, *("",) * (3 - len(cells)))))
+            cells = [_words(row) for row in parts]
+            if reason:
+                cells[0] = f"not estimable: {_FALLBACK_WORDS.get(reason, reason)}"
+            name = f" ({spec.id})" if len(findings.analyses("accuracy")) > 1 else ""
+            rows.append(Row(f"Cut-off {term}{name}", tuple(cells)))
     if not rows:
         return None
     return Table(

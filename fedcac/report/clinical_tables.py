@@ -1,26 +1,31 @@
-"""Tables of patients and outcomes: characteristics, hazard ratios, log-rank, added value."""
+"""Tables of outcomes: hazard ratios, log-rank tests, added value."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from fedcac.protocol import CoxSpec, DescriptivesSpec, KaplanMeierSpec, ReclassificationSpec
+from fedcac.protocol import (
+    CoxSpec,
+    KaplanMeierSpec,
+    ReclassificationSpec,
+)
+from fedcac.report.between_sites import by_site_table, refused_words
 from fedcac.report.findings import Findings
 from fedcac.report.table import Row, Table
 from fedcac.report.wording import (
+    analysis_words,
+    covariate_words,
     measure_words,
     number_words,
     p_words,
-    plain_number,
-    scope_words,
     score_words,
-    suppressed_words,
-    term_words,
 )
 from fedcac.statistics.estimator import POOLED, Estimate
 from fedcac.vocabulary import Measure
 
-__all__ = ["added_value_table", "characteristics_tables", "cox_tables", "log_rank_table"]
+__all__ = [
+    "added_value_table",
+    "cox_tables",
+    "log_rank_table",
+]
 
 _ADDED = (
     Measure.LR_CHI2_INCREASE,
@@ -30,130 +35,6 @@ _ADDED = (
     Measure.NRI_NONEVENT,
     Measure.NRI_OVERALL,
 )
-
-
-# --- characteristics --------------------------------------------------------------------------
-
-
-def characteristics_tables(findings: Findings) -> tuple[Table, ...]:
-    """Return a table of characteristics per descriptive analysis (Miller 2023 Tables 1, S4)."""
-    tables = []
-    for spec in findings.analyses("descriptives"):
-        if isinstance(spec, DescriptivesSpec):
-            tables.append(_characteristics(findings, spec))
-    return tuple(tables)
-
-
-def _characteristics(findings: Findings, spec: DescriptivesSpec) -> Table:
-    sizes = [row for row in _counts(findings, spec.id) if not row.term]
-    groups = [row.group for row in sizes]
-    columns = []
-    for row in sizes:
-        n = findings.gap(spec.id, POOLED, row) or f"n = {round(row.estimate or 0):,}"
-        columns.append(f"{row.group}, {n}")
-    rows: list[Row] = []
-    for role in spec.scores:
-        column = findings.protocol.score_column(role)
-        words = score_words(findings.protocol, column)
-        rows.extend(_continuous(findings, spec.id, groups, column, f"{words}, score"))
-        rows.extend(
-            _levels(findings, spec.id, groups, column, f"{words}, category", f"{column}_category")
-        )
-    for name in spec.covariates:
-        covariate = findings.protocol.covariate(name)
-        if covariate.type == "continuous":
-            unit = f", {covariate.unit}" if covariate.unit else ""
-            title = f"{covariate.description}{unit}"
-            rows.extend(_continuous(findings, spec.id, groups, name, title))
-        else:
-            rows.extend(_levels(findings, spec.id, groups, name, covariate.description, name))
-    by = spec.by if spec.by == "all" else score_words(findings.protocol, spec.by)
-    return Table(
-        f"Characteristics by {by} ({spec.id}): median (quartiles) or mean (SD) of numbers, "
-        "patients and percent of those known otherwise.",
-        ("Characteristic", *columns, "p-value"),
-        tuple(rows),
-    )
-
-
-def _counts(findings: Findings, analysis: str) -> tuple[Estimate, ...]:
-    return tuple(row for row in findings.rows(analysis, (Measure.COUNT,)) if row.scope == POOLED)
-
-
-def _test(findings: Findings, analysis: str, term: str) -> str:
-    row = findings.find(analysis, POOLED, Measure.DIFFERENCE_TEST, term)
-    return p_words(row.p_value if row else None)
-
-
-def _continuous(
-    findings: Findings, analysis: str, groups: list[str], term: str, title: str
-) -> Iterator[Row]:
-    cells = []
-    has_median = findings.find(analysis, POOLED, Measure.MEDIAN, term, groups[0]) is not None
-    measures = (
-        (Measure.MEDIAN, Measure.QUARTILE_LOW, Measure.QUARTILE_HIGH)
-        if has_median
-        else (Measure.MEAN, Measure.SD)
-    )
-    for group in groups:
-        found = [findings.find(analysis, POOLED, measure, term, group) for measure in measures]
-        gap = findings.gap(analysis, POOLED, found[0])
-        numbers = [plain_number(row.estimate) for row in found if row and row.estimate is not None]
-        is_whole = len(numbers) == len(measures)
-        cells.append(f"{numbers[0]} ({', '.join(numbers[1:])})" if is_whole else gap)
-    what = "median (quartiles)" if has_median else "mean (SD)"
-    yield Row(f"{title}, {what}", (*cells, _test(findings, analysis, term)))
-    yield from _missing(findings, analysis, groups, term)
-
-
-def _levels(
-    findings: Findings, analysis: str, groups: list[str], name: str, title: str, tested: str
-) -> Iterator[Row]:
-    terms = [
-        row.term
-        for row in _counts(findings, analysis)
-        if row.group == groups[0]
-        and (row.term == name or row.term.startswith(f"{name}="))
-        and row.term != f"{name}=missing"
-    ]
-    p_value = _test(findings, analysis, tested)
-    if len(terms) == 1:
-        cells = _shares(findings, analysis, groups, terms[0])
-        yield Row(title, (*cells, p_value))
-    else:
-        yield Row(title, (*("",) * len(groups), p_value))
-        for term in terms:
-            level = term.partition("=")[2]
-            yield Row(f"\N{EM SPACE}{level}", (*_shares(findings, analysis, groups, term), ""))
-    yield from _missing(findings, analysis, groups, name)
-
-
-def _shares(findings: Findings, analysis: str, groups: list[str], term: str) -> list[str]:
-    cells = []
-    for group in groups:
-        count = findings.find(analysis, POOLED, Measure.COUNT, term, group)
-        share = findings.find(analysis, POOLED, Measure.PROPORTION, term, group)
-        gap = findings.gap(analysis, POOLED, count)
-        if gap or count is None or count.estimate is None:
-            cells.append(gap)
-        elif share is None or share.estimate is None:
-            cells.append(f"{round(count.estimate):,}")
-        else:
-            cells.append(f"{round(count.estimate):,} ({100 * share.estimate:.1f}%)")
-    return cells
-
-
-def _missing(findings: Findings, analysis: str, groups: list[str], name: str) -> Iterator[Row]:
-    found = [
-        findings.find(analysis, POOLED, Measure.COUNT, f"{name}=missing", group) for group in groups
-    ]
-    if all(row is None or row.estimate == 0 for row in found):
-        return
-    cells = [
-        findings.gap(analysis, POOLED, row) or f"{round(row.estimate or 0):,}" if row else ""
-        for row in found
-    ]
-    yield Row("\N{EM SPACE}missing", (*cells, ""))
 
 
 # --- hazard ratios ----------------------------------------------------------------------------
@@ -172,12 +53,15 @@ def cox_tables(findings: Findings) -> tuple[Table, ...]:
             tables.append(_paired_table(findings, spec, partner))
         elif spec.id not in taken:
             tables.append(_cox_table(findings, spec))
+        if spec.by_site:
+            name = analysis_words(findings.protocol, spec)
+            tables.append(by_site_table(findings, spec.id, name))
     return tuple(tables)
 
 
 def _partner(series: CoxSpec, specs: list[CoxSpec]) -> CoxSpec | None:
     """Return the multivariable model of the same terms, if the protocol has one."""
-    same = ("endpoint", "covariates", "risk_category", "log_score", "subgroup")
+    same = ("endpoint", "covariates", "risk_category", "log_score", "subgroup", "missing")
     for spec in specs:
         if not spec.univariable and all(getattr(spec, n) == getattr(series, n) for n in same):
             return spec
@@ -198,17 +82,41 @@ def _tail(findings: Findings, spec: CoxSpec) -> str:
     proportional = findings.find(spec.id, POOLED, Measure.PROPORTIONALITY_CHI2)
     if proportional is not None and proportional.p_value is not None:
         parts.append(f"proportional hazards, global p {_p_phrase(proportional.p_value)}")
-    return f" {'; '.join(parts)}." if parts else ""
+    text = f" {'; '.join(parts)}." if parts else ""
+    refused = refused_words(findings, spec, Measure.LOG_HAZARD_RATIO)
+    return f"{text}{_risk_words(findings, spec)}{refused}{_left_out(findings, spec)}"
+
+
+def _risk_words(findings: Findings, spec: CoxSpec) -> str:
+    if spec.risk_category == "none":
+        return ""
+    return f" Risk category of the {score_words(findings.protocol, spec.risk_category)}."
+
+
+def _left_out(findings: Findings, spec: CoxSpec) -> str:
+    """Return how many analysed patients a model does not count, where all sites say it."""
+    rows = findings.rows(spec.id, (Measure.HAZARD_RATIO, Measure.LOG_HAZARD_RATIO))
+    counted = [row.n for row in rows if row.scope == POOLED and row.n]
+    sizes = [findings.size(site) for site in findings.report.sites]
+    known = [size for size in sizes if size is not None]
+    is_whole = not any(row.scope != POOLED and row.estimate is None for row in rows)
+    if not counted or len(known) < len(sizes) or not is_whole or sum(known) <= counted[0]:
+        return ""
+    why = "a missing value" if spec.missing == "complete_case" else "a missing time or event"
+    if spec.subgroup or findings.protocol.endpoint(spec.endpoint).exclusion:
+        why += ", or not of this analysis"
+    if findings.protocol.endpoint(spec.endpoint).landmark_days:
+        why += ", or not followed to the landmark"
+    left = sum(known) - counted[0]
+    return f" {left:,} of {sum(known):,} analysed patients are not counted ({why})."
 
 
 def _cox_table(findings: Findings, spec: CoxSpec) -> Table:
     rows = [row for row in findings.rows(spec.id, (Measure.HAZARD_RATIO,)) if row.scope == POOLED]
-    rows += [
-        row for row in findings.rows(spec.id, (Measure.LOG_HAZARD_RATIO,)) if row.scope != POOLED
-    ]
     kind = "One model per covariate" if spec.univariable else "Hazard ratios"
     return Table(
-        f"{kind} for {_endpoint_words(findings, spec)} ({spec.id}), stratified by site."
+        f"{kind} for {_endpoint_words(findings, spec)} "
+        f"({analysis_words(findings.protocol, spec)}), stratified by site."
         f"{_tail(findings, spec)}",
         ("Covariate", "Hazard ratio (95% CI)", "p-value", "Patients", "Events"),
         tuple(_hazard_row(findings, row) for row in rows),
@@ -225,17 +133,26 @@ def _paired_table(findings: Findings, series: CoxSpec, model: CoxSpec) -> Table:
             *_ratio_cells(findings, row.analysis, row),
             *_ratio_cells(findings, model.id, adjusted),
         ]
-        rows.append(Row(covariate_words(findings, row.term), tuple(cells)))
-    sizes = findings.find(model.id, POOLED, Measure.LR_CHI2)
-    n = ""
-    if sizes is not None and sizes.n is not None and sizes.n_events is not None:
-        n = f" {sizes.n:,} patients, {sizes.n_events:,} events."
+        rows.append(Row(covariate_words(findings.protocol, row.term), tuple(cells)))
+    sizes = dict.fromkeys(_size_words(findings, spec) for spec in (series, model))
+    n = "".join(f" {words}" for words in sizes if words)
+    if len(sizes) > 1:
+        alone, together = (words or "not stated." for words in sizes)
+        n = f" Unadjusted: {alone} Adjusted: {together}"
     return Table(
-        f"Associations with {_endpoint_words(findings, model)} ({series.id}, {model.id}), "
-        f"stratified by site.{n}{_tail(findings, model)}",
+        f"Associations with {_endpoint_words(findings, model)} ({series.id}, "
+        f"{analysis_words(findings.protocol, model)}), stratified by site.{n}"
+        f"{_tail(findings, model)}",
         ("Covariate", "Unadjusted HR (95% CI)", "p-value", "Adjusted HR (95% CI)", "p-value"),
         tuple(rows),
     )
+
+
+def _size_words(findings: Findings, spec: CoxSpec) -> str:
+    for row in findings.rows(spec.id, (Measure.HAZARD_RATIO,)):
+        if row.scope == POOLED and row.n is not None and row.n_events is not None:
+            return f"{row.n:,} patients, {row.n_events:,} events."
+    return ""
 
 
 def _ratio_cells(findings: Findings, analysis: str, row: Estimate | None) -> tuple[str, str]:
@@ -251,36 +168,11 @@ def _endpoint_words(findings: Findings, spec: CoxSpec) -> str:
 
 
 def _hazard_row(findings: Findings, row: Estimate) -> Row:
-    gap = findings.gap(row.analysis, row.scope, row)
-    name = covariate_words(findings, row.term)
-    if row.scope != POOLED:
-        name = f"{name}, {scope_words(row.scope)}"
-    minimum = suppressed_words(findings.threshold(row.scope))
     counts = tuple(
-        f"{count:,}" if count is not None else minimum if gap.startswith("s") else "not stated"
-        for count in (row.n, row.n_events)
+        "not stated" if count is None else f"{count:,}" for count in (row.n, row.n_events)
     )
-    if gap:
-        return Row(name, (gap, "not tested", *counts))
-    return Row(name, (number_words(row), p_words(row.p_value), *counts))
-
-
-def covariate_words(findings: Findings, term: str) -> str:
-    """Return a term of a regression in words."""
-    name, _, level = term.partition("=")
-    declared = {covariate.name: covariate for covariate in findings.protocol.covariates}
-    if term in findings.protocol.categories.labels:
-        return f"Risk category {term}, against {findings.protocol.categories.labels[0]}"
-    if name not in declared:
-        return term_words(term)
-    covariate = declared[name]
-    if level == "missing":
-        return f"{covariate.description}: missing"
-    if covariate.levels:
-        return f"{covariate.description}: {level}, against {covariate.levels[0]}"
-    if covariate.type == "continuous":
-        return f"{covariate.description}, per {covariate.scale:g} {covariate.unit}".rstrip()
-    return covariate.description
+    cells = _ratio_cells(findings, row.analysis, row)
+    return Row(covariate_words(findings.protocol, row.term), (*cells, *counts))
 
 
 def _p_phrase(p_value: float | None) -> str:
@@ -303,19 +195,25 @@ def log_rank_table(findings: Findings) -> Table | None:
             "not stated" if count is None else f"{count:,}"
             for count in ((row.n, row.n_events) if row else (None, None))
         ]
-        numbers = (
-            (gap, "not tested")
-            if gap or row is None
-            else (
-                f"{row.estimate:.1f}",
-                p_words(row.p_value),
-            )
-        )
+        numbers = gap, "not tested"
+        if row is not None and not gap:
+            numbers = f"{row.estimate:.1f}", p_words(row.p_value)
         by = score_words(findings.protocol, spec.by)
-        rows.append(Row(f"{spec.endpoint} by {by} ({spec.id})", (*numbers, *counts)))
+        curves = findings.rows(spec.id, (Measure.SURVIVAL,))
+        groups = {row.group for row in curves if row.scope == POOLED}
+        drawn = {row.group for row in curves if row.estimate is not None}
+        name = f"{spec.endpoint} by {by} ({analysis_words(findings.protocol, spec)})"
+        rows.append(Row(name, (*numbers, *counts, f"{len(drawn)} of {len(groups)}")))
     if not rows:
         return None
-    columns = ("Curves", "\N{GREEK SMALL LETTER CHI}²", "p-value", "Patients", "Events")
+    columns = (
+        "Curves",
+        "\N{GREEK SMALL LETTER CHI}²",
+        "p-value",
+        "Patients",
+        "Events",
+        "Curves shown",
+    )
     return Table("Log-rank tests, stratified by site.", columns, tuple(rows))
 
 

@@ -19,9 +19,9 @@ from fedcac.report.between_sites import (
     heterogeneity_table,
     leave_one_out_table,
 )
+from fedcac.report.characteristics import characteristics_tables
 from fedcac.report.clinical_tables import (
     added_value_table,
-    characteristics_tables,
     cox_tables,
     log_rank_table,
 )
@@ -42,7 +42,7 @@ from fedcac.report.tables import (
     performance_table,
     suppression_table,
 )
-from fedcac.report.wording import measure_words, number_words, term_words
+from fedcac.report.wording import covariate_words, measure_words, number_words
 from fedcac.statistics.estimator import POOLED, Estimate
 from fedcac.vocabulary import Measure
 
@@ -154,18 +154,21 @@ def headlines(findings: Findings) -> tuple[Headline, ...]:
     for spec in findings.analyses("bland_altman")[:1]:
         found.extend(_headline(findings, findings.find(spec.id, POOLED, Measure.BIAS), " of score"))
     for spec in _main_model(findings):
-        row = _highest_hazard(findings, spec.id)
-        found.extend(_headline(findings, row, f", {term_words(row.term)}" if row else ""))
+        row = _main_hazard(findings, spec.id)
+        tail = f", {covariate_words(findings.protocol, row.term)}" if row else ""
+        found.extend(_headline(findings, row, tail))
     for spec in findings.analyses("reclassification")[:1]:
         found.extend(_headline(findings, findings.find(spec.id, POOLED, Measure.NRI_OVERALL), ""))
     return tuple(found)
 
 
 def _main_model(findings: Findings) -> tuple[CoxSpec, ...]:
-    """Return the first model with several covariates, else the first model."""
+    """Return the first model with several covariates that could be fitted, or else the first."""
     models = [spec for spec in findings.analyses("cox") if isinstance(spec, CoxSpec)]
     several = [spec for spec in models if spec.covariates and not spec.univariable]
-    return tuple((several or models)[:1])
+    ordered = [*several, *models]
+    fitted = [spec for spec in ordered if _main_hazard(findings, spec.id) is not None]
+    return tuple((fitted or ordered)[:1])
 
 
 def _headline(findings: Findings, row: Estimate | None, tail: str) -> Iterator[Headline]:
@@ -187,9 +190,16 @@ def _main_cut_off(findings: Findings) -> str:
     return f"{100.0 if 100.0 in cut_offs else cut_offs[len(cut_offs) // 2]:g}"
 
 
-def _highest_hazard(findings: Findings, analysis: str) -> Estimate | None:
-    rows = [row for row in findings.rows(analysis, (Measure.HAZARD_RATIO,)) if row.scope == POOLED]
-    return max(rows, key=lambda row: row.estimate or 0.0, default=None)
+def _main_hazard(findings: Findings, analysis: str) -> Estimate | None:
+    """Return the hazard ratio of the highest risk category, else the highest of all."""
+    rows = [
+        row
+        for row in findings.rows(analysis, (Measure.HAZARD_RATIO,))
+        if row.scope == POOLED and row.estimate is not None
+    ]
+    labels = findings.protocol.categories.labels
+    categories = [row for row in rows if row.term in labels]
+    return max(categories or rows, key=lambda row: row.estimate or 0.0, default=None)
 
 
 def _ids(findings: Findings, kind: str) -> tuple[str, ...]:

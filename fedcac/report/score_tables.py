@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fedcac.protocol import ComparisonSpec, FusionSpec
-from fedcac.report.clinical_tables import covariate_words
 from fedcac.report.findings import Findings
 from fedcac.report.table import Row, Table
-from fedcac.report.wording import measure_words, number_words, p_words, score_words
+from fedcac.report.wording import (
+    analysis_words,
+    covariate_words,
+    measure_words,
+    number_words,
+    p_words,
+    score_words,
+)
 from fedcac.statistics.estimator import META, POOLED, Estimate
 from fedcac.vocabulary import Measure
 
@@ -54,7 +60,8 @@ def score_test_table(findings: Findings) -> Table | None:
         for spec in findings.analyses(kind):
             found = [row for row in findings.rows(spec.id, measures) if row.scope == POOLED]
             if found:
-                rows.append(Row(f"{kind.replace('_', '-').capitalize()} ({spec.id})"))
+                name = kind.replace("_", "-").capitalize()
+                rows.append(Row(f"{name} ({analysis_words(findings.protocol, spec)})"))
             for row in found:
                 title = _ICC_WORDS.get(row.term, measure_words(row.measure))
                 rows.append(Row(title, _words(findings, row, spec.id)))
@@ -75,7 +82,8 @@ def comparison_tables(findings: Findings) -> tuple[Table, ...]:
             continue
         is_of_tests = spec.compare == "index_tests"
         roles = ("index", "comparator") if is_of_tests else ("reference", "second_reference")
-        words = [score_words(findings.protocol, role) for role in roles]
+        # What follows a comma explains; a column has no room for it.
+        words = [score_words(findings.protocol, role).partition(",")[0] for role in roles]
         names = tuple(text[:1].upper() + text[1:] for text in words)
         rows: list[Row] = []
         for term in findings.terms(spec.id, Measure.SENSITIVITY):
@@ -83,7 +91,8 @@ def comparison_tables(findings: Findings) -> tuple[Table, ...]:
             rows.extend(_compared_rows(findings, spec.id, roles, term))
         tables.append(
             Table(
-                f"{names[0]} and {names[1]} on the same patients ({spec.id}), pooled.",
+                f"Comparison ({analysis_words(findings.protocol, spec)}), pooled: {names[0]}, and "
+                f"{names[1]}, on the same patients.",
                 ("Measure", *names, "Difference (95% CI)", "p-value"),
                 tuple(rows),
             )
@@ -101,7 +110,32 @@ def _compared_rows(
         change = findings.find(analysis, POOLED, difference, term)
         cells = [_words(findings, row, analysis)[0] for row in found]
         words, p_value, _ = _words(findings, change, analysis)
+        if measure is Measure.AUC:
+            bounds = [_bound(findings, row) for row in found]
+            cells = [cell + _bound_words(b) for cell, b in zip(cells, bounds, strict=True)]
+            words += _bound_words(sum(bounds))
+            if _is_coarse(change, sum(bounds)):
+                p_value = "not tested"
         yield Row(measure_words(measure), (*cells, words, p_value))
+
+
+def _bound(findings: Findings, auc: Estimate | None) -> float:
+    """Return how far an AUC can be from that of the values before they were binned."""
+    if auc is None:
+        return 0.0
+    row = findings.find(auc.analysis, auc.scope, Measure.AUC_ERROR_BOUND, auc.term, auc.group)
+    return row.estimate if row is not None and row.estimate is not None else 0.0
+
+
+def _bound_words(bound: float) -> str:
+    return f", bins \N{PLUS-MINUS SIGN}{bound:.3f}" if bound >= 0.0005 else ""
+
+
+def _is_coarse(row: Estimate | None, bound: float) -> bool:
+    """Say whether binning can have moved a number further than chance would."""
+    if row is None or row.ci_low is None or row.ci_high is None:
+        return False
+    return bound > (row.ci_high - row.ci_low) / 2
 
 
 def discrimination_table(findings: Findings) -> Table | None:
@@ -109,15 +143,16 @@ def discrimination_table(findings: Findings) -> Table | None:
     rows: list[Row] = []
     for spec in findings.analyses("auc"):
         for term in findings.terms(spec.id, Measure.AUC):
-            rows.append(Row(f"AUC at cut-off {term} ({spec.id})"))
+            rows.append(Row(f"AUC at cut-off {term} ({analysis_words(findings.protocol, spec)})"))
             for scope in (*findings.sites, META, POOLED):
                 row = findings.find(spec.id, scope, Measure.AUC, term)
                 if row is None and scope == META:
                     continue
                 gap = findings.gap(spec.id, scope, row)
-                n = f"{row.n:,}" if row and row.n is not None else "not stated"
+                n = f"{row.n:,}" if row and row.n else "not stated"
                 name = {META: "Within sites, random effects", POOLED: "All pairs of patients"}
                 words = gap if gap or row is None else number_words(row)
+                words += _bound_words(_bound(findings, row))
                 rows.append(Row(name.get(scope, scope), (words, n)))
     for kind in ("calibration", "survival_calibration"):
         for spec in findings.analyses(kind):
@@ -126,7 +161,7 @@ def discrimination_table(findings: Findings) -> Table | None:
                 Measure.CALIBRATION_INTERCEPT,
                 Measure.CALIBRATION_SLOPE,
             )
-            rows.append(Row(f"Calibration ({spec.id})"))
+            rows.append(Row(f"Calibration ({analysis_words(findings.protocol, spec)})"))
             for row in findings.rows(spec.id, measures):
                 if row.scope == POOLED:
                     at = f", cut-off {row.term}" if row.term else ""
@@ -135,7 +170,8 @@ def discrimination_table(findings: Findings) -> Table | None:
     if not rows:
         return None
     return Table(
-        "Discrimination and calibration.",
+        "Discrimination and calibration. The histograms that patients of different sites are "
+        "compared by can have moved a value by as much as its bins say.",
         ("Measure", "Estimate (95% CI)", "Patients"),
         tuple(rows),
     )
@@ -148,7 +184,7 @@ def fusion_table(findings: Findings) -> Table | None:
         if not isinstance(spec, FusionSpec):
             continue
         term = f"{spec.cut_off:g}"
-        rows.append(Row(f"Cut-off {term} ({spec.id})"))
+        rows.append(Row(f"Cut-off {term} ({analysis_words(findings.protocol, spec)})"))
         for title, row in (
             ("AUC, image alone", findings.find(spec.id, POOLED, Measure.AUC, term, "image")),
             (
@@ -160,7 +196,7 @@ def fusion_table(findings: Findings) -> Table | None:
             rows.append(Row(title, _words(findings, row, spec.id)))
         for row in findings.rows(spec.id, (Measure.LOG_ODDS_RATIO,)):
             if row.scope == POOLED and row.term != "(intercept)":
-                name = covariate_words(findings, row.term)
+                name = covariate_words(findings.protocol, row.term)
                 rows.append(Row(f"Log odds ratio, {name}", _words(findings, row, spec.id)))
     if not rows:
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fedcac.aggregate import FlowStage
-from fedcac.protocol import Protocol
+from fedcac.protocol import AnalysisSpec, Protocol
 from fedcac.statistics.estimator import META, POOLED, Estimate
 from fedcac.vocabulary import (
     BoundaryConvention,
@@ -25,7 +25,9 @@ __all__ = [
     "REFERENCE_WORDS",
     "REFUSAL_WORDS",
     "STAGE_WORDS",
+    "analysis_words",
     "bytes_words",
+    "covariate_words",
     "exclusion_words",
     "measure_words",
     "number_words",
@@ -215,6 +217,34 @@ def score_words(protocol: Protocol, name: str) -> str:
         if covariate.name == name:
             return covariate.description.rstrip(".").lower()
     return name
+
+
+def covariate_words(protocol: Protocol, term: str) -> str:
+    """Return a term of a regression in words."""
+    name, _, level = term.partition("=")
+    declared = {covariate.name: covariate for covariate in protocol.covariates}
+    if term in protocol.categories.labels:
+        return f"Risk category {term}, against {protocol.categories.labels[0]}"
+    if name not in declared:
+        column = term.removeprefix("ln(").removesuffix("+1)")
+        if column != term:
+            return f"ln(score + 1), {score_words(protocol, column)}"
+        return term_words(term)
+    covariate = declared[name]
+    if level == "missing":
+        return f"{covariate.description}: missing"
+    if covariate.levels:
+        return f"{covariate.description}: {level}, against {covariate.levels[0]}"
+    if covariate.type == "continuous":
+        return f"{covariate.description}, per {covariate.scale:g} {covariate.unit}".rstrip()
+    return covariate.description
+
+
+def analysis_words(protocol: Protocol, spec: AnalysisSpec) -> str:
+    """Return an analysis's id, and the subgroup it is confined to."""
+    if spec.subgroup is None:
+        return spec.id
+    return f"{spec.id}: {protocol.subgroup(spec.subgroup).description.rstrip('.')}"
 
 
 def plain_number(value: float) -> str:

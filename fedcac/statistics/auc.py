@@ -13,7 +13,7 @@ from fedcac.exams import Exams
 from fedcac.exchange.messages import Query
 from fedcac.protocol import AucSpec
 from fedcac.protocol.columns import probability_column
-from fedcac.statistics.delong import Auc, Bins, auc_of_bins, auc_of_values
+from fedcac.statistics.delong import LARGEST_BOUND, Auc, Bins, auc_of_bins, auc_of_values
 from fedcac.statistics.estimator import (
     META,
     NO_FITS,
@@ -34,9 +34,8 @@ from fedcac.statistics.grids import (
     released_row,
     score_edges,
 )
-from fedcac.statistics.intervals import Z95
 from fedcac.statistics.meta_rows import meta_rows, unit_interval
-from fedcac.statistics.rows import refusal_status
+from fedcac.statistics.rows import Value, refusal_status, value_row, wald
 from fedcac.statistics.sums import answered, missing_status
 from fedcac.vocabulary import Measure, RefusalCode, RowStatus, SiteName
 
@@ -51,6 +50,7 @@ class ClassHistogram(BinnedCounts):
     """Patients without and with the condition by bin of the index test, one variable a cut-off."""
 
     kind: ClassVar[str] = "class_histogram"
+    are_groups_nested: ClassVar[bool] = True
 
 
 @register
@@ -58,6 +58,7 @@ class AucTotals(Totals):
     """Per cut-off: positives, negatives, the site's own AUC and its DeLong variance."""
 
     kind: ClassVar[str] = "auc_totals"
+    are_rows_of_classes: ClassVar[bool] = True
 
 
 @register_estimator
@@ -121,6 +122,7 @@ class AucAnalysis(Estimator[AucSpec]):
                 grid_counts(bin_numbers(values, edges), positive.astype(np.int64), 2, n_bins)
                 for values, positive in pairs
             ),
+            evidence=Evidence(nested=_positives(pairs)),
         )
 
     def _within(
@@ -138,7 +140,9 @@ class AucAnalysis(Estimator[AucSpec]):
             n_patients=n,
             n_events=None,
             values=tuple(rows),
-            evidence=Evidence(smallest_group=max(groups), row_groups=tuple(groups)),
+            evidence=Evidence(
+                smallest_group=max(groups), row_groups=tuple(groups), nested=_positives(pairs)
+            ),
         )
 
     # --- at the coordinator -----------------------------------------------------------------
@@ -211,29 +215,36 @@ class AucAnalysis(Estimator[AucSpec]):
         )
 
 
+def _positives(
+    pairs: Sequence[tuple[NDArray[np.float64], NDArray[np.bool_]]],
+) -> tuple[tuple[int], ...]:
+    """Return the number of positives at every cut-off, each part of the one before."""
+    return tuple((int(np.count_nonzero(positive)),) for _, positive in pairs)
+
+
 def auc_rows(
     analysis: str, scope: str, term: str, auc: Auc | None, absent: RowStatus
 ) -> Iterator[Estimate]:
-    """Yield the AUC of one scope with Wald's interval, and a pooled one's error bound."""
+    """Yield the AUC of one scope with Wald's interval, and a pooled one's error bound.
+
+    An AUC that binning may have moved by more than `LARGEST_BOUND` is suppressed.
+    """
     if auc is None:
-        yield Estimate(analysis, scope, Measure.AUC, term=term, status=absent)
+        yield value_row(analysis, scope, Measure.AUC, None, absent=absent, term=term)
         return
-    se = auc.se
     n = auc.n_positive + auc.n_negative
-    yield Estimate(
+    is_vague = auc.error_bound > LARGEST_BOUND
+    value = wald(auc.estimate, auc.se, low=0.0, high=1.0, method="delong")
+    yield value_row(
         analysis,
         scope,
         Measure.AUC,
+        None if is_vague else value,
+        absent=RowStatus.SUPPRESSED,
         term=term,
-        estimate=auc.estimate,
-        se=se,
-        ci_low=None if se is None else max(0.0, auc.estimate - Z95 * se),
-        ci_high=None if se is None else min(1.0, auc.estimate + Z95 * se),
-        ci_method="" if se is None else "delong",
         n=n,
         n_events=auc.n_positive,
     )
     if scope in (POOLED, META):
-        yield Estimate(
-            analysis, scope, Measure.AUC_ERROR_BOUND, term=term, estimate=auc.error_bound, n=n
-        )
+        bound = Value(auc.error_bound)
+        yield value_row(analysis, scope, Measure.AUC_ERROR_BOUND, bound, term=term, n=n)

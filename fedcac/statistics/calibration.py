@@ -116,8 +116,8 @@ class Calibration(Estimator[CalibrationSpec]):
 
     def _bins(self, n: int, pairs: Sequence[tuple[Vector, Flags]]) -> CalibrationBins:
         edges = np.array(self.spec.risk_bins)
-        rows, groups = [], []
-        for p, positive in pairs:
+        rows, groups, blocks, nested = [], [], [], []
+        for block, (p, positive) in enumerate(pairs):
             bins = bin_numbers(p, edges)
             for number in range(len(edges) + 1):
                 own = bins == number
@@ -125,7 +125,15 @@ class Calibration(Estimator[CalibrationSpec]):
                 size = int(np.count_nonzero(own))
                 rows.append((float(size), float(observed), float(p[own].sum())))
                 groups.append(min(observed, size - observed))
-        evidence = Evidence(smallest_group=max(groups), row_groups=tuple(groups))
+                # The likelihood gives the sum of every cut-off's predictions.
+                blocks.append(block)
+                nested.append((int(np.count_nonzero(positive)),))
+        evidence = Evidence(
+            smallest_group=max(groups),
+            row_groups=tuple(groups),
+            row_blocks=tuple(blocks),
+            nested=tuple(nested),
+        )
         return CalibrationBins(n_patients=n, n_events=None, values=tuple(rows), evidence=evidence)
 
     def _terms(

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcac.aggregate import Aggregate, BinnedCounts, Totals, register
+from fedcac.aggregate import Aggregate, BinnedCounts, Evidence, Totals, register
 from fedcac.exams import Exams
 from fedcac.exchange.messages import Query
 from fedcac.protocol import ComparisonSpec
@@ -32,6 +32,7 @@ from fedcac.statistics.paired_roc import (
     difference_rows,
     pair_histograms,
     pooled_classes,
+    positives_evidence,
     site_sums,
 )
 from fedcac.statistics.rows import Value, value_row
@@ -55,6 +56,7 @@ class PairedCells(BinnedCounts):
     """Per cut-off, by the shared test negative and positive: patients by the two that differ."""
 
     kind: ClassVar[str] = "paired_cells"
+    are_groups_nested: ClassVar[bool] = True
 
 
 @register
@@ -62,6 +64,7 @@ class PairHistogram(BinnedCounts):
     """Per cut-off both index tests' histograms, without and with the condition."""
 
     kind: ClassVar[str] = "pair_histogram"
+    are_groups_nested: ClassVar[bool] = True
 
 
 @register
@@ -69,6 +72,7 @@ class PairSums(Totals):
     """Per cut-off and class: patients, sums, squares and cross products of placement values."""
 
     kind: ClassVar[str] = "pair_sums"
+    is_given_once: ClassVar[bool] = True
 
 
 _DIFFERENCES = {
@@ -134,6 +138,7 @@ class Comparison(Estimator[ComparisonSpec]):
                 n_patients=complete.n,
                 starts=((grid, grid),) * (2 * len(tests)),
                 counts=pair_histograms(tests, n_bins),
+                evidence=positives_evidence(tests),
             )
         if query.step == PLACEMENTS and self._is_of_tests:
             classes = classes_from_query(query, len(self.cut_offs), self.spec.bins)
@@ -145,16 +150,20 @@ class Comparison(Estimator[ComparisonSpec]):
         return self.protocol.score_column(role)
 
     def _cells(self, exams: Exams) -> PairedCells:
-        counts = []
+        counts, nested = [], []
         for cut in self.cut_offs:
             shared, first, second = (
                 positive_at(exams, self._column(role), cut, self.protocol).astype(np.int64)
                 for role in self._roles
             )
             counts.append(grid_counts(2 * first + second, shared, 2, N_CELLS))
+            nested.append(_nested((shared, first, second)))
         grid = tuple(range(N_CELLS))
         return PairedCells(
-            n_patients=exams.n, starts=((grid, grid),) * len(counts), counts=tuple(counts)
+            n_patients=exams.n,
+            starts=((grid, grid),) * len(counts),
+            counts=tuple(counts),
+            evidence=Evidence(nested=tuple(nested)),
         )
 
     def _tests(
@@ -280,6 +289,21 @@ class Comparison(Estimator[ComparisonSpec]):
             )
         flat = [(top.reshape(-1), bottom.reshape(-1)) for top, bottom in ratios]
         return ratio_difference(cells.reshape(-1).astype(np.float64), flat[0], flat[1])
+
+
+def _nested(scores: Sequence[NDArray[np.int64]]) -> tuple[int, ...]:
+    """Return how many any of the three scores call positive, and how many several do together.
+
+    At a higher cut-off each is part of what it is at a lower one.
+    """
+    numbers = []
+    for members in product((False, True), repeat=len(scores)):
+        own = [score > 0 for score, is_in in zip(scores, members, strict=True) if is_in]
+        if own:
+            all_of = int(np.count_nonzero(np.logical_and.reduce(own)))
+            any_of = int(np.count_nonzero(np.logical_or.reduce(own)))
+            numbers += [all_of, any_of]
+    return tuple(numbers)
 
 
 def _whole(answer: PairedCells, position: int) -> NDArray[np.int64] | None:

@@ -43,6 +43,7 @@ class CoxTerms(LikelihoodTerms):
     """The Cox partial likelihood of a site's stratum at the queried log hazard ratios."""
 
     kind: ClassVar[str] = "cox_terms"
+    has_endpoint: ClassVar[bool] = True
 
 
 @register
@@ -50,6 +51,7 @@ class CoxTotals(Totals):
     """Sums at the maximum, in one row, packed as `CoxSums` describes; or the site's own model."""
 
     kind: ClassVar[str] = "cox_totals"
+    has_endpoint: ClassVar[bool] = True
 
 
 @register_estimator
@@ -194,6 +196,9 @@ class Cox(Estimator[CoxSpec]):
         if not self.spec.by_site:
             return tuple(rows)
         given, refused = answered((yield BY_SITE_QUERY), sites, CoxTotals)
+        # Whoever is not in the fit does not count beside it.
+        given = {site: answer for site, answer in given.items() if site not in fit.refused}
+        refused = {**refused, **fit.refused}
         return (*rows, *by_site_rows(self.spec, self.design.terms, given, refused, sites))
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from fedcac.statistics.rows import two_sided_p
 
 __all__ = [
+    "LARGEST_BOUND",
     "Auc",
     "Bins",
     "PairedAuc",
@@ -28,6 +29,9 @@ __all__ = [
 
 Vector = NDArray[np.float64]
 Integers = NDArray[np.int64]
+
+LARGEST_BOUND = 0.1
+"""Where binning alone can move an AUC by more than this, the AUC says nothing."""
 
 N_PAIR_SUMS = 6
 """Per class: patients, sums of both tests' placement values, of their squares, of the product."""

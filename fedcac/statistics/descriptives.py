@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcac.aggregate import Aggregate, BinnedCounts, Moments, register
+from fedcac.aggregate import Aggregate, BinnedCounts, Evidence, Moments, register
 from fedcac.exams import Exams
 from fedcac.exchange.messages import Query
-from fedcac.protocol import Covariate, DescriptivesSpec, Protocol
+from fedcac.protocol import DescriptivesSpec, Protocol
 from fedcac.statistics.bland_altman import Spread
+from fedcac.statistics.descriptive_variables import (
+    N_BINS,
+    Variable,
+    covariate_variable,
+    score_variables,
+)
 from fedcac.statistics.estimator import (
     NO_FITS,
     POOLED,
@@ -26,26 +31,28 @@ from fedcac.statistics.estimator import (
 )
 from fedcac.statistics.fit import Fit
 from fedcac.statistics.grids import (
-    HIGHEST_SCORE,
     bin_numbers,
     common_bins,
-    covariate_edges,
     grid_counts,
     released_row,
-    score_edges,
 )
-from fedcac.statistics.group_tests import binned_quantile, kruskal_wallis, pearson_chi2
+from fedcac.statistics.group_tests import (
+    binned_quantile,
+    kruskal_wallis,
+    pearson_chi2,
+    quantile_bin,
+)
 from fedcac.statistics.grouping import group_labels, group_numbers
 from fedcac.statistics.risk_sets import ChiSquare
 from fedcac.statistics.rows import Value, refusal_status, value_row
 from fedcac.statistics.sums import answered, missing_status
-from fedcac.vocabulary import CellStatus, Measure, RowStatus, ScoreRole, SiteName
+from fedcac.vocabulary import CellStatus, Measure, RowStatus, SiteName
 
 __all__ = ["CharacteristicCounts", "CharacteristicMoments", "Descriptives"]
 
 COUNTS_QUERY = Query(step="counts")
 MOMENTS_QUERY = Query(step="moments")
-N_BINS = 128
+WIDEST_BIN = N_BINS // 12
 
 _QUARTILES = {
     Measure.MEDIAN: 0.5,
@@ -63,6 +70,7 @@ class CharacteristicCounts(BinnedCounts):
     """Group sizes; then per covariate and group, patients by level or bin of the value."""
 
     kind: ClassVar[str] = "characteristic_counts"
+    has_common_grid: ClassVar[bool] = True
 
 
 @register
@@ -70,73 +78,6 @@ class CharacteristicMoments(Moments):
     """Moments of every continuous covariate in every group, covariate by covariate."""
 
     kind: ClassVar[str] = "characteristic_moments"
-
-
-@dataclass(frozen=True)
-class _Variable:
-    """What is tabulated: values by patient (n,), where bins part, and what is written about them.
-
-    `level_terms` gives the position and term of every level shown; empty for a continuous one.
-    `limits` close the outer bins for quantiles.
-    """
-
-    name: str
-    values: Callable[[Exams], NDArray[np.float64]]
-    edges: NDArray[np.float64]
-    is_continuous: bool
-    level_terms: tuple[tuple[int, str], ...] = ()
-    limits: tuple[float, float] | None = None
-    can_be_missing: bool = True
-
-
-def _covariate_variable(covariate: Covariate) -> _Variable:
-    name = covariate.name
-    levels = tuple((i, f"{name}={level}") for i, level in enumerate(covariate.levels))
-    is_continuous = covariate.type == "continuous"
-    limits = None
-    if covariate.minimum is not None and covariate.maximum is not None:
-        limits = (covariate.minimum, covariate.maximum)
-    return _Variable(
-        name,
-        lambda exams: _covariate_values(exams, covariate),
-        covariate_edges(covariate, N_BINS),
-        is_continuous,
-        # Of a binary covariate the second level says all.
-        () if is_continuous else levels or ((1, name),),
-        limits if is_continuous else None,
-    )
-
-
-def _covariate_values(exams: Exams, covariate: Covariate) -> NDArray[np.float64]:
-    if not exams.has(covariate.name):
-        return np.full(exams.n, np.nan)
-    values = exams.column(covariate.name)
-    known = values[np.isfinite(values)]
-    n_levels = max(len(covariate.levels), 2)
-    if covariate.type != "continuous" and not np.all(np.isin(known, np.arange(n_levels))):
-        raise ValueError("a value is not the code of a level")
-    return values
-
-
-def _score_variables(role: ScoreRole, protocol: Protocol) -> tuple[_Variable, _Variable]:
-    column, scheme = protocol.score_column(role), protocol.categories
-    score = _Variable(
-        column,
-        lambda exams: exams.column(column),
-        score_edges(N_BINS),
-        is_continuous=True,
-        limits=(0.0, HIGHEST_SCORE),
-        can_be_missing=False,
-    )
-    category = _Variable(
-        f"{column}_category",
-        lambda exams: scheme.categorise(exams.column(column)).astype(np.float64),
-        np.arange(1, scheme.n_categories, dtype=np.float64) - 0.5,
-        is_continuous=False,
-        level_terms=tuple((i, f"{column}={label}") for i, label in enumerate(scheme.labels)),
-        can_be_missing=False,
-    )
-    return score, category
 
 
 @register_estimator
@@ -148,7 +89,8 @@ class Descriptives(Estimator[DescriptivesSpec]):
     known; with term `<covariate>=missing` those without a value. A continuous covariate has mean
     and sd, and where the protocol gives it a minimum and a maximum also median, quartile_low and
     quartile_high, read from a histogram of 128 bins by linear interpolation; a score, too, on the
-    public grid of scores, and it has its risk categories as levels `<column>=<category>`.
+    public grid of scores, and it has its risk categories as levels `<column>=<category>`. A
+    quantile that falls into a bin merged from more than ten is suppressed.
 
     difference_test compares the groups: Pearson's chi-square of the counts, or Kruskal and
     Wallis's test of the binned values (with two groups, Mann and Whitney's). A site whose counts
@@ -165,8 +107,8 @@ class Descriptives(Estimator[DescriptivesSpec]):
         super().__init__(spec, protocol)
         self._labels = group_labels(spec.by, protocol)
         self._variables = [
-            *(part for role in spec.scores for part in _score_variables(role, protocol)),
-            *(_covariate_variable(protocol.covariate(name)) for name in spec.covariates),
+            *(part for role in spec.scores for part in score_variables(role, protocol)),
+            *(covariate_variable(protocol.covariate(name)) for name in spec.covariates),
         ]
         self._continuous = [v for v in self._variables if v.is_continuous]
 
@@ -192,6 +134,8 @@ class Descriptives(Estimator[DescriptivesSpec]):
         sizes = np.bincount(group, minlength=n_groups)
         starts: list[tuple[tuple[int, ...], ...]] = [(tuple(range(n_groups)),)]
         counts: list[tuple[tuple[int, ...], ...]] = [(tuple(int(size) for size in sizes),)]
+        # Who has a value of a covariate is part of the group.
+        nested = [tuple(sizes.tolist())]
         for variable in self._variables:
             values = variable.values(complete)
             known = np.isfinite(values)
@@ -199,8 +143,12 @@ class Descriptives(Estimator[DescriptivesSpec]):
             n_bins = len(variable.edges) + 1
             starts.append((tuple(range(n_bins)),) * n_groups)
             counts.append(grid_counts(bins, group[known], n_groups, n_bins))
+            nested.append(tuple(np.bincount(group[known], minlength=n_groups).tolist()))
         return CharacteristicCounts(
-            n_patients=complete.n, starts=tuple(starts), counts=tuple(counts)
+            n_patients=complete.n,
+            starts=tuple(starts),
+            counts=tuple(counts),
+            evidence=Evidence(nested=tuple(nested)),
         )
 
     def _moments(self, exams: Exams, group: Integers) -> CharacteristicMoments:
@@ -214,7 +162,21 @@ class Descriptives(Estimator[DescriptivesSpec]):
         # Without a continuous covariate there is nothing to ask; the shape wants one entry.
         parts = parts or [(0, 0.0, 0.0)]
         n, mean_, m2 = zip(*parts, strict=True)
-        return CharacteristicMoments(n_patients=exams.n, n=n, mean=mean_, m2=m2)
+        sizes = np.bincount(group, minlength=len(self._labels))
+        return CharacteristicMoments(
+            n_patients=exams.n,
+            n=n,
+            mean=mean_,
+            m2=m2,
+            evidence=self._blocks(sizes) if self._continuous else None,
+        )
+
+    def _blocks(self, sizes: Integers) -> Evidence:
+        """Return that the terms of one covariate are about different patients."""
+        return Evidence(
+            row_blocks=tuple(range(len(sizes))) * len(self._continuous),
+            block_sizes=tuple(sizes.tolist()),
+        )
 
     # --- at the coordinator -----------------------------------------------------------------
 
@@ -292,7 +254,7 @@ class Descriptives(Estimator[DescriptivesSpec]):
             yield self._row(Measure.COUNT, number, value, absent, n=n)
 
     def _level_rows(
-        self, groups: Sequence[Group], variable: _Variable, absent: RowStatus
+        self, groups: Sequence[Group], variable: Variable, absent: RowStatus
     ) -> Iterator[Estimate]:
         for number, group in enumerate(groups):
             counts = None
@@ -306,7 +268,7 @@ class Descriptives(Estimator[DescriptivesSpec]):
                 yield self._row(Measure.PROPORTION, number, share, absent, term=term, n=n)
 
     def _moment_rows(
-        self, answers: Sequence[Aggregate], variable: _Variable, absent: RowStatus
+        self, answers: Sequence[Aggregate], variable: Variable, absent: RowStatus
     ) -> Iterator[Estimate]:
         first = self._continuous.index(variable) * len(self._labels)
         for number in range(len(self._labels)):
@@ -326,7 +288,7 @@ class Descriptives(Estimator[DescriptivesSpec]):
             yield self._row(Measure.SD, number, sd, absent, term=variable.name, n=n)
 
     def _quantile_rows(
-        self, groups: Sequence[Group], variable: _Variable, absent: RowStatus
+        self, groups: Sequence[Group], variable: Variable, absent: RowStatus
     ) -> Iterator[Estimate]:
         if variable.limits is None:
             return
@@ -336,14 +298,19 @@ class Descriptives(Estimator[DescriptivesSpec]):
             n = None if group is None else int(group[1].sum())
             for measure, share in _QUARTILES.items():
                 value = None
+                shown = n
                 if group is not None and n:
-                    bounds = np.append(limits[group[0]], limits[-1])
-                    value = Value(binned_quantile(bounds, group[1], share))
-                yield self._row(measure, number, value, absent, term=variable.name, n=n)
+                    ends = np.append(group[0], len(variable.edges) + 1)
+                    place = quantile_bin(group[1], share)
+                    if ends[place + 1] - ends[place] <= WIDEST_BIN:
+                        bounds = np.append(limits[group[0]], limits[-1])
+                        value = Value(binned_quantile(bounds, group[1], share))
+                    else:
+                        # Somewhere in a bin so wide is no quantile, but withheld.
+                        shown = None
+                yield self._row(measure, number, value, absent, term=variable.name, n=shown)
 
-    def _test_row(
-        self, groups: Sequence[Group], variable: _Variable, absent: RowStatus
-    ) -> Estimate:
+    def _test_row(self, groups: Sequence[Group], variable: Variable, absent: RowStatus) -> Estimate:
         known = [group for group in groups if group is not None]
         test: ChiSquare | None = None
         if len(known) == len(groups) > 1:

@@ -46,7 +46,7 @@ from fedcac.statistics.rows import refusal_status, value_row, wald
 from fedcac.statistics.sums import answered, missing_status
 from fedcac.vocabulary import Measure, RowStatus, SiteName
 
-__all__ = ["Fusion", "FusionHistogram", "FusionSums", "FusionTerms"]
+__all__ = ["Fusion", "FusionHistogram", "FusionPlacements", "FusionSums", "FusionTerms"]
 
 HISTOGRAM = "histogram"
 PLACEMENTS = "placements"
@@ -71,13 +71,22 @@ class FusionHistogram(BinnedCounts):
     """Cross-validated and image probabilities by bin, without and with the condition."""
 
     kind: ClassVar[str] = "fusion_histogram"
+    are_groups_nested: ClassVar[bool] = True
 
 
 @register
 class FusionSums(Totals):
-    """Gradients without each fold; or sums of placement values, as for a comparison."""
+    """Gradients of the likelihood without each fold."""
 
     kind: ClassVar[str] = "fusion_sums"
+
+
+@register
+class FusionPlacements(Totals):
+    """Sums of placement values, as for a comparison."""
+
+    kind: ClassVar[str] = "fusion_placements"
+    is_given_once: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)
@@ -106,6 +115,7 @@ class Fusion(Estimator[FusionSpec]):
         FusionTerms,
         FusionHistogram,
         FusionSums,
+        FusionPlacements,
     )
 
     def __init__(self, spec: FusionSpec, protocol: Protocol) -> None:
@@ -122,7 +132,9 @@ class Fusion(Estimator[FusionSpec]):
 
     # --- at a site --------------------------------------------------------------------------
 
-    def summarise(self, exams: Exams, query: Query) -> FusionTerms | FusionHistogram | FusionSums:
+    def summarise(
+        self, exams: Exams, query: Query
+    ) -> FusionTerms | FusionHistogram | FusionSums | FusionPlacements:
         """Return the likelihood's terms, gradients without each fold, histograms, or their sums.
 
         Raises
@@ -187,7 +199,7 @@ class Fusion(Estimator[FusionSpec]):
 
     def _discrimination(
         self, patients: _Patients, beta: Vector, query: Query
-    ) -> FusionHistogram | FusionSums:
+    ) -> FusionHistogram | FusionPlacements:
         # A logistic model's predictor ranks as its probability does, which stays on the grid.
         predictor = np.einsum("ij,ij->i", patients.x, beta[patients.fold])
         fused = 1 / (1 + np.exp(-np.clip(predictor, -500, 500)))
@@ -204,7 +216,7 @@ class Fusion(Estimator[FusionSpec]):
         if query.step != PLACEMENTS:
             raise QueryError(f"a fusion model does not ask the step '{query.step}'")
         values, evidence = site_sums(tests, classes_from_query(query, 1, self.spec.bins))
-        return FusionSums(n_patients=n, n_events=None, values=values, evidence=evidence)
+        return FusionPlacements(n_patients=n, n_events=None, values=values, evidence=evidence)
 
     # --- at the coordinator -----------------------------------------------------------------
 
@@ -233,8 +245,10 @@ class Fusion(Estimator[FusionSpec]):
             return tuple(self._auc_rows([], None, absent))
         classes, used = found
         values = {**query.values, **classes_to_values([classes])}
-        answers, _ = answered((yield Query(step=PLACEMENTS, values=values)), used, FusionSums)
-        tables = [answer.values for answer in answers.values() if isinstance(answer, FusionSums)]
+        answers, _ = answered((yield Query(step=PLACEMENTS, values=values)), used, FusionPlacements)
+        tables = [
+            answer.values for answer in answers.values() if isinstance(answer, FusionPlacements)
+        ]
         return tuple(self._auc_rows(tables, classes, RowStatus.SUPPRESSED))
 
     def _auc_rows(

@@ -8,7 +8,7 @@ from scipy import special
 
 from fedcac.statistics.risk_sets import ChiSquare
 
-__all__ = ["binned_quantile", "kruskal_wallis", "pearson_chi2"]
+__all__ = ["binned_quantile", "kruskal_wallis", "pearson_chi2", "quantile_bin"]
 
 Counts = NDArray[np.int64]
 
@@ -47,6 +47,16 @@ def kruskal_wallis(table: Counts) -> ChiSquare | None:
     return ChiSquare(chi2, df, float(special.chdtrc(df, chi2)))
 
 
+def quantile_bin(counts: Counts, share: float) -> int:
+    """Return the bin that holds the value below which a share of the patients lies."""
+    place = int(np.searchsorted(_cumulative(counts), share, side="left"))
+    return min(max(place, 1), len(counts)) - 1
+
+
+def _cumulative(counts: Counts) -> NDArray[np.float64]:
+    return np.asarray(np.concatenate([[0.0], np.cumsum(counts)]) / counts.sum())
+
+
 def binned_quantile(edges: NDArray[np.float64], counts: Counts, share: float) -> float:
     """Return the value below which a share of the patients lies, values spread evenly in a bin.
 
@@ -57,9 +67,8 @@ def binned_quantile(edges: NDArray[np.float64], counts: Counts, share: float) ->
     counts
         Patients per bin, shape (bins,), at least one.
     """
-    cumulative = np.concatenate([[0], np.cumsum(counts)]) / counts.sum()
-    place = int(np.searchsorted(cumulative, share, side="left"))
-    place = min(max(place, 1), len(counts))
+    place = quantile_bin(counts, share) + 1
+    cumulative = _cumulative(counts)
     low, high = float(cumulative[place - 1]), float(cumulative[place])
     part = (share - low) / (high - low) if high > low else 0.0
     found = float(edges[place - 1] + part * (edges[place] - edges[place - 1]))

@@ -48,6 +48,7 @@ class KaplanMeierTable(SurvivalTable):
     """At risk, events and censored per group and time bin."""
 
     kind: ClassVar[str] = "kaplan_meier_table"
+    has_endpoint: ClassVar[bool] = True
 
 
 @register
@@ -55,6 +56,7 @@ class LogRankTotals(Totals):
     """Observed and expected events per group, then the hypergeometric variance, row by row."""
 
     kind: ClassVar[str] = "log_rank_totals"
+    has_endpoint: ClassVar[bool] = True
 
 
 @register_estimator
@@ -97,12 +99,14 @@ class KaplanMeier(Estimator[KaplanMeierSpec]):
             return self._table(time, event, group)
         observed, expected, variance = log_rank_terms(time, event, group, n_groups)
         sizes = np.bincount(group, minlength=n_groups)
+        with_event = np.bincount(group[event], minlength=n_groups)
+        behind = np.minimum(with_event, sizes - with_event)[sizes > 0]
         return LogRankTotals(
             n_patients=complete.n,
             n_events=int(event.sum()),
             values=tuple(tuple(row.tolist()) for row in np.vstack([observed, expected, variance])),
             # A group that a site does not have adds nothing and says only that.
-            evidence=Evidence(smallest_group=int(sizes[sizes > 0].min(initial=complete.n))),
+            evidence=Evidence(smallest_group=int(behind.min(initial=complete.n))),
         )
 
     def _table(
@@ -113,10 +117,9 @@ class KaplanMeier(Estimator[KaplanMeierSpec]):
         for number in range(len(self._labels)):
             own = group == number
             found = binned_table(time[own], event[own], self._edges)
-            is_empty = not np.any(own)
-            edges.append(() if is_empty else tuple(range(len(self._edges))))
+            edges.append(tuple(range(len(self._edges))))
             for name, counts in zip(rows, found, strict=True):
-                rows[name].append(() if is_empty else tuple(int(count) for count in counts))
+                rows[name].append(tuple(int(count) for count in counts))
         return KaplanMeierTable(
             n_patients=len(time),
             n_events=int(event.sum()),
@@ -124,6 +127,9 @@ class KaplanMeier(Estimator[KaplanMeierSpec]):
             at_risk=tuple(rows["at_risk"]),
             events=tuple(rows["events"]),
             censored=tuple(rows["censored"]),
+            evidence=Evidence(
+                row_groups=tuple(np.bincount(group[event], minlength=len(self._labels)).tolist())
+            ),
         )
 
     # --- at the coordinator -----------------------------------------------------------------
@@ -153,6 +159,10 @@ class KaplanMeier(Estimator[KaplanMeierSpec]):
             yield Estimate(self.spec.id, POOLED, Measure.SURVIVAL, group=label, status=status)
             return
         common = sorted(set.intersection(*(set(table) for table in shown)))
+        if len(common) < 2:
+            status = RowStatus.SUPPRESSED
+            yield Estimate(self.spec.id, POOLED, Measure.SURVIVAL, group=label, status=status)
+            return
         summed = np.sum([[table[edge] for edge in common] for table in shown], axis=0)
         # Columns: at risk from this edge on, cumulative events, cumulative censored.
         at_risk, events, censored = summed[:-1, 0], np.diff(summed[:, 1]), np.diff(summed[:, 2])
@@ -226,6 +236,8 @@ def _group(table: KaplanMeierTable, number: int) -> dict[int, Integers]:
     if not edges or any(isinstance(count, CellStatus) for row in rows for count in row):
         return {}
     at_risk, events, censored = (np.array(row, dtype=np.int64) for row in rows)
+    if at_risk[0] == 0:
+        return {}
     lost = np.cumsum(events), np.cumsum(censored)
     after = np.append(at_risk, at_risk[-1] - events[-1] - censored[-1])
     return {

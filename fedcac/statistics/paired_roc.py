@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fedcac.aggregate import Aggregate, BinnedCounts, Evidence
 from fedcac.exchange.messages import Query
 from fedcac.statistics.delong import (
+    LARGEST_BOUND,
     N_PAIR_SUMS,
     Bins,
     PairedAuc,
@@ -36,6 +37,7 @@ __all__ = [
     "difference_rows",
     "pair_histograms",
     "pooled_classes",
+    "positives_evidence",
     "site_sums",
 ]
 
@@ -45,6 +47,9 @@ Table = tuple[tuple[float, ...], ...]
 
 PairOfTests = tuple[Bins, Bins, Bins, Bins]
 """Positives and negatives of the first test, then of the second."""
+
+LARGEST_SHARE = 1000
+"""No federation is so many times as large as one site: larger counts are weights, not patients."""
 
 _PARTS = ("p1", "n1", "p2", "n2")
 
@@ -60,6 +65,13 @@ def pair_histograms(
         grid_counts(bins, positive.astype(np.int64), 2, n_bins)
         for first, second, positive in tests
         for bins in (first, second)
+    )
+
+
+def positives_evidence(tests: Sequence[tuple[Integers, Integers, Flags]]) -> Evidence:
+    """Return what the gate must know of the histograms: positives at rising cut-offs are nested."""
+    return Evidence(
+        nested=tuple((int(np.count_nonzero(positive)),) for *both, positive in tests for _ in both)
     )
 
 
@@ -131,7 +143,10 @@ def _bins(query: Query, name: str, n_grid: int) -> Bins:
 def site_sums(
     tests: Sequence[tuple[Integers, Integers, Flags]], classes: Sequence[PairOfTests | None]
 ) -> tuple[Table, Evidence]:
-    """Return a site's sums of placement values, two rows per comparison, and their evidence."""
+    """Return a site's sums of placement values, two rows per comparison, and their evidence.
+
+    Behind a row of classes that the site's own patients could not be part of stands nobody.
+    """
     rows: list[tuple[float, ...]] = []
     groups: list[int] = []
     for (first, second, positive), pair in zip(tests, classes, strict=True):
@@ -143,8 +158,28 @@ def site_sums(
             v1 = placements(first, positive, pair[0], pair[1])
             v2 = placements(second, positive, pair[2], pair[3])
             rows += [tuple(row) for row in pair_sums(v1, v2, positive).tolist()]
+            smaller = min(smaller, _own_part(first, second, positive, pair))
         groups += [smaller, smaller]
     return tuple(rows), Evidence(smallest_group=max(groups), row_groups=tuple(groups))
+
+
+def _own_part(first: Integers, second: Integers, positive: Flags, classes: PairOfTests) -> int:
+    """Return the smallest number of the site's patients in a bin of its histograms.
+
+    0 if the classes cannot hold these patients among others: whoever makes classes up, instead of
+    pooling what sites released, could count single patients above any value.
+    """
+    smallest = len(positive)
+    parts = ((first, positive), (first, ~positive), (second, positive), (second, ~positive))
+    for (bins, own), pooled in zip(parts, classes, strict=True):
+        counts = np.bincount(np.searchsorted(pooled.starts, bins[own], side="right") - 1)
+        counts = np.pad(counts, (0, len(pooled.starts) - len(counts)))
+        total = int(pooled.counts.sum())
+        if np.any(counts > pooled.counts) or total > LARGEST_SHARE * counts.sum():
+            return 0
+        # Bins are cut where a site shows counts on either side, and so not around few patients.
+        smallest = min(smallest, int(counts[counts > 0].min(initial=smallest)))
+    return smallest
 
 
 def paired_of_sums(tables: Sequence[Table], number: int, classes: PairOfTests) -> PairedAuc | None:
@@ -167,7 +202,10 @@ def difference_rows(
     classes: PairOfTests | None,
     absent: RowStatus,
 ) -> Iterator[Estimate]:
-    """Yield both AUCs (group = the test's name) and their difference, all `pooled`."""
+    """Yield both AUCs (group = the test's name) and their difference, all `pooled`.
+
+    Suppressed where binning may have moved an AUC by more than `LARGEST_BOUND`.
+    """
     found = None if classes is None else paired_of_sums(tables, number, classes)
     if found is None:
         for name in names:
@@ -180,13 +218,29 @@ def difference_rows(
     for name, auc in zip(names, (found.first, found.second), strict=True):
         value = wald(auc.estimate, auc.se, low=0.0, high=1.0, method="delong")
         yield value_row(
-            analysis, POOLED, Measure.AUC, value, group=name, term=term, n=n, n_events=n_events
+            analysis,
+            POOLED,
+            Measure.AUC,
+            None if auc.error_bound > LARGEST_BOUND else value,
+            absent=RowStatus.SUPPRESSED,
+            group=name,
+            term=term,
+            n=n,
+            n_events=n_events,
         )
         bound = Value(auc.error_bound)
         yield value_row(
             analysis, POOLED, Measure.AUC_ERROR_BOUND, bound, group=name, term=term, n=n
         )
     value = wald(found.difference, found.se, method="delong", is_tested=True)
+    is_vague = max(found.first.error_bound, found.second.error_bound) > LARGEST_BOUND
     yield value_row(
-        analysis, POOLED, Measure.AUC_DIFFERENCE, value, term=term, n=n, n_events=n_events
+        analysis,
+        POOLED,
+        Measure.AUC_DIFFERENCE,
+        None if is_vague else value,
+        absent=RowStatus.SUPPRESSED,
+        term=term,
+        n=n,
+        n_events=n_events,
     )

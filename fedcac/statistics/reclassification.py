@@ -58,6 +58,7 @@ class ReclassificationTotals(Totals):
     """Per replicate: gradients of both models, or the sums behind NRI, AUC and C."""
 
     kind: ClassVar[str] = "reclassification_totals"
+    has_endpoint: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ class RiskBins(Totals):
     """Per bin of predicted risk: n, sum of predictions, n S(t), and n^2 Var S(t) (Greenwood)."""
 
     kind: ClassVar[str] = "risk_bins"
+    has_endpoint: ClassVar[bool] = True
 
 
 @register
@@ -55,6 +56,7 @@ class SlopeTerms(LikelihoodTerms):
     """Cox partial likelihood of a site with ln(-ln(1 - prediction)) as its one covariate."""
 
     kind: ClassVar[str] = "slope_terms"
+    has_endpoint: ClassVar[bool] = True
 
 
 @register_estimator
@@ -128,7 +130,12 @@ class SurvivalCalibration(Estimator[SurvivalCalibrationSpec]):
             n_patients=len(p),
             n_events=int(event.sum()),
             values=tuple(rows),
-            evidence=Evidence(smallest_group=max(groups), row_groups=tuple(groups)),
+            evidence=Evidence(
+                smallest_group=max(groups),
+                row_groups=tuple(groups),
+                # The bins are parts of all patients, whose row is the last.
+                row_blocks=(*(0 for _ in masks), -1),
+            ),
         )
 
     # --- at the coordinator -----------------------------------------------------------------

@@ -93,11 +93,13 @@ class ZeroInflated(Estimator[ZeroInflatedSpec]):
         n_events = int(np.count_nonzero(has_calcium))
         if query == START_QUERY:
             zeros = int(np.count_nonzero(y == 0))
+            without = complete.n - n_events
+            one_zero = zeros - 2 * without
             return ZipStart(
                 n_patients=complete.n,
                 n_events=n_events,
                 values=((float(len(y)), float(zeros), float(y.sum())),),
-                evidence=Evidence(smallest_group=min(n_events, complete.n - n_events)),
+                evidence=Evidence(smallest_group=min(n_events, without, one_zero)),
             )
         parameters = queried_parameters(query, self.n_parameters)
         design = np.tile([[1.0, 0.0], [1.0, 1.0]], (complete.n, 1))

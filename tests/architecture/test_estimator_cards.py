@@ -13,7 +13,8 @@ from pydantic_core import PydanticUndefined
 
 from fedcac.aggregate.shapes import FlowCounts
 from fedcac.protocol import AnalysisSpec
-from fedcac.statistics import registered_estimators
+from fedcac.statistics import newton, refit, registered_estimators, zip_regression
+from fedcac.vocabulary import Measure
 
 CARDS = Path(__file__).parents[2] / "docs" / "reference" / "estimators"
 KINDS = sorted(registered_estimators())
@@ -34,6 +35,17 @@ SPECS: dict[str, type[BaseModel]] = {
     get_args(spec.model_fields["kind"].annotation)[0]: spec
     for spec in get_args(get_args(AnalysisSpec)[0])
 }
+NEWTON = ("newton", newton.MAXIMUM_EXCHANGES)
+REFIT = ("refit", refit.MAXIMUM_EXCHANGES)
+REPEATED = [
+    ("calibration", *NEWTON),
+    ("cox", *NEWTON),
+    ("fusion", *NEWTON),
+    ("fusion", *REFIT),
+    ("reclassification", *REFIT),
+    ("survival_calibration", *NEWTON),
+    ("zero_inflated", "newton", zip_regression.MAXIMUM_EXCHANGES),
+]
 FIELDS = [
     (kind, name)
     for kind in KINDS
@@ -55,6 +67,19 @@ def option_rows(kind: str) -> dict[str, str]:
     """Return the default written beside every option of a card."""
     rows = re.findall(r"^\| `(\w+)` \| (.+?) \| .+ \|$", sections(kind)["Options"], re.MULTILINE)
     return dict(rows)
+
+
+def rows_of_estimates(kind: str) -> list[list[str]]:
+    """Return the cells of every row of the table of measures, without its head."""
+    lines = re.findall(r"^\| (.+) \|$", sections(kind)["Rows in estimates.csv"], re.MULTILINE)
+    return [re.split(r" ?\| ?", line) for line in lines[1:]]
+
+
+def index_row(kind: str) -> list[str]:
+    """Return the cells of a kind's row in the table of the index."""
+    found = re.search(rf"^\| \[{kind}\].+$", text_of("index"), re.MULTILINE)
+    assert found is not None
+    return found.group().strip("| ").split(" | ")
 
 
 def written(default: Any) -> str:
@@ -103,6 +128,30 @@ def test_what_leaves_names_every_aggregate_and_its_fields(kind: str) -> None:
         assert aggregate is not FlowCounts
         for name in (aggregate.kind, *aggregate.model_fields):
             assert name == "evidence" or f"`{name}`" in leaves, name
+
+
+@pytest.mark.parametrize(("kind", "step", "most"), REPEATED)
+def test_the_most_exchanges_are_those_of_the_code(kind: str, step: str, most: int) -> None:
+    exchanges = " ".join(sections(kind)["Exchanges"].split())
+    assert re.search(rf"`{step}`[^;.]* at most {most} times", exchanges)
+    assert re.search(rf"\b{most}\b", index_row(kind)[3])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_given_once_is_said_to_be(kind: str) -> None:
+    once = any(one.is_given_once for one in registered_estimators()[kind].aggregate_types)
+    assert ("A site answers one query" in sections(kind)["Exchanges"]) == once
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_name_measures_and_the_index_their_scopes(kind: str) -> None:
+    rows = rows_of_estimates(kind)
+    measures = {name for row in rows for name in re.findall(r"`(\w+)`", row[0])}
+    assert measures
+    assert measures <= {measure.value for measure in Measure}
+    numbered = {scope for row in rows if "no number" not in " ".join(row) for scope in [row[1]]}
+    scopes = {part for scope in numbered for part in scope.split(", ")}
+    assert scopes == set(index_row(kind)[4].split(", "))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -17,7 +17,7 @@ from fedcac.aggregate import (
     Totals,
 )
 from fedcac.disclosure.policy import Policy
-from fedcac.disclosure.rules import bins, cross_tables, flow, moments, sums
+from fedcac.disclosure.rules import bins, cross_tables, flow, life_tables, moments, sums
 from fedcac.disclosure.rules.common import Changes, round_to_digits
 from fedcac.errors import GateError
 from fedcac.vocabulary import RefusalCode
@@ -39,7 +39,7 @@ _RULES: dict[type[Aggregate], Rule] = {
     Moments: Rule(moments.is_consistent, moments.protect),
     PairedMoments: Rule(moments.is_consistent_pair, moments.protect_pair),
     BinnedCounts: Rule(bins.is_consistent_bins, bins.protect_bins),
-    SurvivalTable: Rule(bins.is_consistent_survival, bins.protect_survival),
+    SurvivalTable: Rule(life_tables.is_consistent, life_tables.protect),
     LikelihoodTerms: Rule(sums.is_consistent_likelihood, sums.protect_likelihood),
     Totals: Rule(sums.is_consistent_totals, sums.protect_totals),
     FlowCounts: Rule(flow.is_consistent, flow.protect),

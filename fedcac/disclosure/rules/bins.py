@@ -1,4 +1,4 @@
-"""Histograms and life tables: neighbouring bins are merged until every count may be shown.
+"""Histograms: neighbouring bins are merged until every count may be shown.
 
 Bins are merged along a fixed binary tree over the grid: a bin is cut in its middle only if both
 halves may be shown. Two releases of one variable, grouped in two ways, then cut at nested places,
@@ -7,25 +7,17 @@ so that no difference between their cuts is smaller than what they show.
 
 from __future__ import annotations
 
-from itertools import pairwise
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedcac.disclosure.policy import Policy
-from fedcac.disclosure.rules.common import HIDDEN, Changes
+from fedcac.disclosure.rules.common import Changes, is_few, kept_of_nested
 from fedcac.vocabulary import CellStatus
 
-__all__ = [
-    "is_consistent_bins",
-    "is_consistent_survival",
-    "protect_bins",
-    "protect_survival",
-]
-
-MINIMUM_AT_RISK = 10
-"""A survival curve ends where fewer patients than this, or than k, are at risk."""
+__all__ = ["is_consistent_bins", "padded_size", "protect_bins", "shown_groups"]
 
 Counts = NDArray[np.int64]
 
@@ -41,94 +33,85 @@ def is_consistent_bins(bins: Any) -> bool:
             return False
         if sum(counts) > bins.n_patients:
             return False
-    return True
+    nested = () if bins.evidence is None else bins.evidence.nested
+    return len(nested) in (0, len(bins.counts))
 
 
 def protect_bins(bins: Any, policy: Policy) -> Changes:
-    """Merge each group's bins until every count may be shown; else suppress the group."""
+    """Merge each group's bins until every count may be shown; else suppress the group.
+
+    A variable is suppressed if few patients have no value of it, or if its `nested` numbers differ
+    by few from those of a variable before it.
+    """
+    totals = [[sum(row) for row in groups] for groups in bins.counts]
+    shown = [shown_groups(sizes, bins.n_patients, policy) for sizes in totals]
+    nested = () if bins.evidence is None else bins.evidence.nested
+    is_kept = kept_of_nested(nested, [bool(groups) for groups in shown], policy)
     starts, counts = [], []
-    for groups in bins.counts:
-        kept = [_dyadic_starts(np.array(row, dtype=np.int64), policy) for row in groups]
-        starts.append(tuple(tuple(firsts) for firsts in kept))
+    for groups, own, kept in zip(bins.counts, shown, is_kept, strict=True):
+        rows = [np.array(row, dtype=np.int64) for row in groups]
+        firsts = _starts(rows, own if kept else set(), policy, type(bins).has_common_grid)
+        starts.append(tuple(tuple(first) for first in firsts))
         counts.append(
             tuple(
-                tuple(int(count) for count in np.add.reduceat(row, firsts)) if firsts else ()
-                for row, firsts in zip(groups, kept, strict=True)
+                tuple(int(count) for count in np.add.reduceat(row, first)) if first else ()
+                for row, first in zip(rows, firsts, strict=True)
             )
         )
     return {"starts": tuple(starts), "counts": tuple(counts)}
 
 
-def _dyadic_starts(row: Counts, policy: Policy) -> list[int]:
+def shown_groups(sizes: Sequence[int], n_patients: int, policy: Policy) -> set[int]:
+    """Return the groups whose sizes may be known beside the number of all patients.
+
+    Small groups are hidden. If what they are together is small, the next smallest group is hidden
+    with them. If few patients stand in no group at all, none is shown.
+    """
+    shown = sorted(
+        (group for group, size in enumerate(sizes) if not policy.is_small(size)),
+        key=lambda group: sizes[group],
+    )
+    if is_few(n_patients - sum(sizes), policy):
+        return set()
+    while 0 < len(shown) < len(sizes):
+        if not policy.is_small(n_patients - sum(sizes[group] for group in shown)):
+            break
+        shown.pop(0)
+    return set(shown)
+
+
+def _starts(
+    rows: list[Counts], shown: set[int], policy: Policy, has_common_grid: bool
+) -> list[list[int]]:
+    if has_common_grid:
+        together = _dyadic_starts([rows[group] for group in sorted(shown)], policy)
+        return [together if group in shown else [] for group in range(len(rows))]
+    return [
+        _dyadic_starts([row], policy) if group in shown else [] for group, row in enumerate(rows)
+    ]
+
+
+def _dyadic_starts(rows: list[Counts], policy: Policy) -> list[int]:
+    """Return where the bins of these groups start; a cut is one in every group."""
+    if not rows:
+        return []
+    size = len(rows[0])
+
     def split(low: int, high: int) -> list[int]:
         middle = (low + high) // 2
         if high - low < 2:
             return [low]
-        if middle >= len(row):
+        if middle >= size:
             # The tree is padded to a power of two; what lies beyond the grid holds nobody.
             return split(low, middle)
-        halves = int(row[low:middle].sum()), int(row[middle:high].sum())
-        if any(policy.is_small(half) for half in halves):
+        spans = ((low, middle), (middle, high))
+        if any(policy.is_small(int(row[a:b].sum())) for row in rows for a, b in spans):
             return [low]
         return split(low, middle) + split(middle, high)
 
-    if policy.is_small(int(row.sum())):
-        return []
-    return split(0, 1 << max(len(row) - 1, 0).bit_length())
+    return split(0, padded_size(size))
 
 
-def is_consistent_survival(table: Any) -> bool:
-    """Say whether each group's life table adds up from bin to bin, and the groups to n."""
-    n = 0
-    for edges, *rows in zip(table.edges, table.at_risk, table.events, table.censored, strict=True):
-        if any(isinstance(count, CellStatus) for row in rows for count in row):
-            return False
-        at_risk, events, censored = rows
-        if list(edges) != list(range(len(edges))) or not at_risk:
-            return False
-        left = [n - d - c for n, d, c in zip(at_risk, events, censored, strict=True)]
-        if left[:-1] != list(at_risk[1:]) or left[-1] < 0:
-            return False
-        n += at_risk[0]
-    is_known = not isinstance(table.n_events, CellStatus)
-    return is_known and n == table.n_patients and table.n_events <= n
-
-
-def protect_survival(table: Any, policy: Policy) -> Changes:
-    """Merge each group's time bins until events are 0 or at least k, and end the curve early.
-
-    A curve ends where fewer than k or `MINIMUM_AT_RISK` patients are at risk, or where the events
-    that follow are too few to be shown. Zero events in a bin say no more than a flat curve does.
-    """
-    k = policy.minimum_cell
-    least = max(k, MINIMUM_AT_RISK)
-    edges: list[tuple[int, ...]] = []
-    rows: dict[str, list[tuple[int, ...]]] = {"at_risk": [], "events": [], "censored": []}
-    is_whole = True
-    for group in zip(table.at_risk, table.events, table.censored, strict=True):
-        at_risk, events, censored = (np.array(row, dtype=np.int64) for row in group)
-        kept = _time_edges(at_risk, events, k, least)
-        is_whole &= bool(kept) and kept[-1] == len(at_risk)
-        edges.append(tuple(kept))
-        spans = list(pairwise(kept))
-        rows["at_risk"].append(tuple(int(at_risk[start]) for start, _ in spans))
-        rows["events"].append(tuple(int(events[start:end].sum()) for start, end in spans))
-        rows["censored"].append(tuple(int(censored[start:end].sum()) for start, end in spans))
-    changes: dict[str, Any] = {name: tuple(values) for name, values in rows.items()}
-    # The number of all events would give away those after the end of a curve.
-    return {**changes, "edges": tuple(edges), "n_events": table.n_events if is_whole else HIDDEN}
-
-
-def _time_edges(at_risk: Counts, events: Counts, k: int, least: int) -> list[int]:
-    if at_risk[0] < least:
-        return []
-    edges, pending = [0], 0
-    for position in range(len(at_risk)):
-        # Whoever is at risk after a bin follows from its row, so the next bin's minimum counts.
-        if position + 1 < len(at_risk) and at_risk[position + 1] < least:
-            break
-        pending += int(events[position])
-        if pending == 0 or pending >= k:
-            edges.append(position + 1)
-            pending = 0
-    return edges if len(edges) > 1 else []
+def padded_size(size: int) -> int:
+    """Return the number of leaves of the binary tree over a grid."""
+    return 1 << max(size - 1, 0).bit_length()

@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from fedcac.aggregate import Evidence
 from fedcac.disclosure.policy import Policy
-from fedcac.disclosure.rules.common import HIDDEN, Changes, round_to_digits, significant_digits
+from fedcac.disclosure.rules.common import (
+    HIDDEN,
+    Changes,
+    is_few,
+    round_to_digits,
+    significant_digits,
+)
 from fedcac.vocabulary import CellStatus
 
 __all__ = ["is_consistent", "is_consistent_pair", "protect", "protect_pair"]
@@ -30,9 +37,20 @@ def is_consistent_pair(moments: Any) -> bool:
 
 def _is_plain(moments: Any, names: Sequence[str]) -> bool:
     cells = (*moments.n, *(cell for name in names for cell in getattr(moments, name)))
+    seen = moments.evidence
+    if seen is not None and not _has_blocks(seen, len(moments.n)):
+        return False
     return not any(isinstance(cell, CellStatus) for cell in cells) and all(
         n <= moments.n_patients for n in moments.n
     )
+
+
+def _has_blocks(seen: Evidence, n_terms: int) -> bool:
+    """Say whether the blocks run 0 .. b - 1 over and over, or are not given."""
+    blocks = len(seen.block_sizes)
+    if not blocks:
+        return not seen.row_blocks
+    return seen.row_blocks == tuple(term % blocks for term in range(n_terms))
 
 
 def protect(moments: Any, policy: Policy) -> Changes:
@@ -47,17 +65,7 @@ def protect_pair(moments: Any, policy: Policy) -> Changes:
 
 def _protect(moments: Any, policy: Policy, names: Sequence[str]) -> Changes:
     digits = significant_digits(moments, policy)
-    # Two numbers of patients that differ by fewer than k describe the few by subtraction. Terms
-    # are compared in their order with everything kept before them, the cohort's number first.
-    shown = [moments.n_patients]
-    is_kept = []
-    for count in moments.n:
-        is_kept.append(
-            count >= policy.minimum_patients
-            and not any(0 < abs(count - other) < policy.minimum_cell for other in shown)
-        )
-        if is_kept[-1]:
-            shown.append(count)
+    is_kept = _kept_terms(moments, policy)
     changes: dict[str, Any] = {
         "n": tuple(n if kept else HIDDEN for n, kept in zip(moments.n, is_kept, strict=True))
     }
@@ -67,3 +75,34 @@ def _protect(moments: Any, policy: Policy, names: Sequence[str]) -> Changes:
             for cell, kept in zip(getattr(moments, name), is_kept, strict=True)
         )
     return changes
+
+
+def _kept_terms(moments: Any, policy: Policy) -> list[bool]:
+    # Two numbers of patients that differ by fewer than k describe the few by subtraction. Terms
+    # are compared in their order with everything kept before them, the number of all first; terms
+    # about different patients (of two blocks) are not.
+    seen = moments.evidence
+    sizes = seen.block_sizes if seen is not None and seen.block_sizes else (moments.n_patients,)
+    shown = [[size] for size in sizes]
+    is_kept = []
+    for term, count in enumerate(moments.n):
+        block = shown[term % len(sizes)]
+        is_kept.append(
+            count >= policy.minimum_patients
+            and not any(is_few(abs(count - other), policy) for other in block)
+        )
+        if is_kept[-1]:
+            block.append(count)
+    for first in range(0, len(is_kept), len(sizes)):
+        _complete(moments, is_kept, range(first, first + len(sizes)), policy)
+    return is_kept
+
+
+def _complete(moments: Any, is_kept: list[bool], terms: range, policy: Policy) -> None:
+    # A single small block would follow from the number of all patients.
+    shown = sorted((term for term in terms if is_kept[term]), key=lambda term: moments.n[term])
+    rest = moments.n_patients - sum(moments.n[term] for term in shown)
+    while len(terms) > 1 and len(shown) < len(terms) and shown and policy.is_small(rest):
+        smallest = shown.pop(0)
+        is_kept[smallest] = False
+        rest += moments.n[smallest]

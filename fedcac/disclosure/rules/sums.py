@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from fedcac.aggregate import Evidence
 from fedcac.disclosure.policy import Policy
-from fedcac.disclosure.rules.common import Changes, round_to_digits, rounded, significant_digits
+from fedcac.disclosure.rules.common import (
+    Changes,
+    kept_of_nested,
+    round_to_digits,
+    rounded,
+    significant_digits,
+)
 from fedcac.vocabulary import RefusalCode
 
 __all__ = [
@@ -32,7 +39,10 @@ def is_consistent_totals(totals: Any) -> bool:
         seen is not None
         and seen.smallest_group is not None
         and all(totals.values)
-        and len(seen.row_groups) in (0, len(totals.values))
+        and all(
+            len(given) in (0, len(totals.values))
+            for given in (seen.row_groups, seen.row_blocks, seen.nested)
+        )
         and (totals.n_events is None or totals.n_events <= totals.n_patients)
     )
 
@@ -60,10 +70,28 @@ def protect_totals(totals: Any, policy: Policy) -> Changes:
         return RefusalCode.TOO_FEW_PER_CATEGORY
     if not abs(seen.parameter_norm) <= policy.cox.maximum_parameter_norm:
         return RefusalCode.PARAMETERS_OUT_OF_BOUNDS
-    shown = tuple(
-        row if group >= least else () for row, group in zip(totals.values, groups, strict=True)
-    )
+    is_kept = kept_of_nested(seen.nested, [group >= least for group in groups], policy)
+    _complete_blocks(seen, groups, is_kept, least)
+    if not any(is_kept):
+        return RefusalCode.TOO_FEW_PER_CATEGORY
+    shown = tuple(row if kept else () for row, kept in zip(totals.values, is_kept, strict=True))
     return {"values": rounded(shown, significant_digits(totals, policy))}
+
+
+def _complete_blocks(
+    seen: Evidence, groups: tuple[int, ...], is_kept: list[bool], least: int
+) -> None:
+    # The sum over a block is known, from a row of all patients or a likelihood. What is left of
+    # it when the rows shown are taken off must be about enough patients as well: the smallest
+    # rows are emptied beside those that must be.
+    for block in sorted(set(seen.row_blocks) - {-1}):
+        rows = [row for row, own in enumerate(seen.row_blocks) if own == block]
+        hidden = [groups[row] for row in rows if not is_kept[row]]
+        shown = sorted((row for row in rows if is_kept[row]), key=lambda row: groups[row])
+        while hidden and shown and sum(hidden) < least:
+            smallest = shown.pop(0)
+            is_kept[smallest] = False
+            hidden.append(groups[smallest])
 
 
 def _refuse_events(sums: Any, policy: Policy) -> RefusalCode | None:

@@ -15,9 +15,15 @@ __all__ = ["draw_agreement", "draw_confusion"]
 
 _SHADES = LinearSegmentedColormap.from_list("shares", ["#ffffff", "#9ecae9", BLUE, "#003f66"])
 _LEFT, _TOP, _PLOT, _BOTTOM = 74, 46, 250, 62
+_LONGEST = 34
+
+Names = tuple[str, str]
+"""What the columns and the rows are called."""
+
+_NAMES: Names = ("Index test", "Reference standard")
 
 
-def draw_confusion(analysis: str, matrix: Matrix, gap: str = "") -> Figure:
+def draw_confusion(analysis: str, matrix: Matrix, gap: str = "", names: Names = _NAMES) -> Figure:
     """Draw one matrix; shade = share of the reference category.
 
     `gap` is why a matrix without counts has none; such a matrix is a hatched panel that says so.
@@ -30,7 +36,7 @@ def draw_confusion(analysis: str, matrix: Matrix, gap: str = "") -> Figure:
         for row, counts in enumerate([] if matrix.is_suppressed else _counts(matrix)):
             for column, count in enumerate(counts):
                 _draw_cell(axes, row, column, count, sum(counts))
-        _label_categories(axes, matrix)
+        _label_categories(axes, matrix, names)
         alt = _describe(matrix, words, gap)
         if matrix.is_suppressed:
             _hatch(axes, size, gap)
@@ -40,7 +46,7 @@ def draw_confusion(analysis: str, matrix: Matrix, gap: str = "") -> Figure:
     return Figure(name, f"confusion:{analysis}", alt, svg, _LEFT + _PLOT + 14)
 
 
-def draw_agreement(analysis: str, matrix: Matrix) -> Figure:
+def draw_agreement(analysis: str, matrix: Matrix, names: Names = _NAMES) -> Figure:
     """Draw Bangdiwala's agreement chart of a matrix without suppressed cells.
 
     Rectangle i spans the index and the reference count of category i; the dark square inside it
@@ -57,7 +63,7 @@ def draw_agreement(analysis: str, matrix: Matrix) -> Figure:
     total = sum(by_reference)
     alt = (
         f"Agreement chart, {words}: {sum(counts[i][i] for i in range(len(counts)))} of {total} "
-        f"patients in the same category by index test and reference standard{strength}."
+        f"patients in the same category by {names[0].lower()} and {names[1].lower()}{strength}."
     )
     with canvas(_LEFT + _PLOT + 14, _TOP + _PLOT + _BOTTOM) as figure:
         axes = _square(figure, total)
@@ -72,11 +78,16 @@ def draw_agreement(analysis: str, matrix: Matrix) -> Figure:
             x, y = x + by_index[i], y + by_reference[i]
         _ticks(axes.xaxis, by_index, matrix.labels, total)
         _ticks(axes.yaxis, by_reference, matrix.labels, total)
-        axes.set_xlabel("Index test (cumulative patients)")
-        axes.set_ylabel("Reference standard")
+        axes.set_xlabel(f"{_short(names[0])} (cumulative)")
+        axes.set_ylabel(_short(names[1]))
         _head(figure, words, f"n = {total:,}{strength}")
         svg = to_svg(figure, name, alt)
     return Figure(name, f"agreement:{analysis}", alt, svg, _LEFT + _PLOT + 14)
+
+
+def _short(name: str) -> str:
+    """Return a name that fits an axis."""
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1].rstrip()}…"
 
 
 def _counts(matrix: Matrix) -> list[list[int]]:
@@ -120,12 +131,12 @@ def _draw_cell(axes: Any, row: int, column: int, count: int, total: int) -> None
     axes.text(column + 0.5, row + 0.24, f"{100 * share:.0f}%", size=9, **style)
 
 
-def _label_categories(axes: Any, matrix: Matrix) -> None:
+def _label_categories(axes: Any, matrix: Matrix, names: Names) -> None:
     centres = [i + 0.5 for i in range(len(matrix.labels))]
     axes.set_xticks(centres, matrix.labels)
     axes.set_yticks(centres, matrix.labels)
-    axes.set_xlabel("Index test")
-    axes.set_ylabel("Reference standard")
+    axes.set_xlabel(_short(names[0]))
+    axes.set_ylabel(_short(names[1]))
 
 
 def _hatch(axes: Any, size: int, words: str) -> None:

@@ -13,12 +13,20 @@ from fedcac.report.figures.flow import draw_flow
 from fedcac.report.figures.forest import Forest, ForestRow, draw_forest
 from fedcac.report.figures.outcomes import outcome_figures
 from fedcac.report.findings import Findings
-from fedcac.report.wording import measure_words, number_words, scope_words, term_words
+from fedcac.report.wording import (
+    covariate_words,
+    measure_words,
+    number_words,
+    scope_words,
+    score_words,
+    term_words,
+)
 from fedcac.statistics.estimator import META, POOLED, Estimate
 from fedcac.vocabulary import Measure
 
 __all__ = ["draw_figures"]
 
+_LONGEST_LABEL = 24
 _FOREST_ACCURACY = (Measure.SENSITIVITY, Measure.SPECIFICITY, Measure.PPV)
 
 
@@ -60,6 +68,10 @@ def _flows(findings: Findings) -> Iterator[Figure]:
 
 def _matrices(findings: Findings) -> Iterator[Figure]:
     for spec in findings.analyses("agreement"):
+        if not isinstance(spec, AgreementSpec):
+            continue
+        words = [score_words(findings.protocol, role) for role in (spec.index, spec.reference)]
+        names = (words[0][:1].upper() + words[0][1:], words[1][:1].upper() + words[1][1:])
         # The pooled matrix first: it is the one a reader came for.
         for scope in (POOLED, *findings.sites):
             for matrix in findings.matrices(spec.id, scope):
@@ -67,9 +79,9 @@ def _matrices(findings: Findings) -> Iterator[Figure]:
                     spec.id, scope, Measure.COUNT, matrix.labels[0], matrix.labels[0]
                 )
                 gap = findings.gap(spec.id, scope, any_cell) if matrix.is_suppressed else ""
-                yield draw_confusion(spec.id, matrix, gap)
+                yield draw_confusion(spec.id, matrix, gap, names)
                 if matrix.n:
-                    yield draw_agreement(spec.id, matrix)
+                    yield draw_agreement(spec.id, matrix, names)
 
 
 def _kappas(findings: Findings) -> Iterator[Figure]:
@@ -133,7 +145,9 @@ def _hazards(findings: Findings) -> Iterator[Figure]:
                     name=f"{spec.id}_hazard_ratio",
                     title=f"Hazard ratios, {spec.id}",
                     axis="Hazard ratio (log scale)",
-                    rows=tuple(_forest_row(findings, row, term_words(row.term)) for row in rows),
+                    rows=tuple(
+                        _forest_row(findings, row, _covariate(findings, row.term)) for row in rows
+                    ),
                     is_log=True,
                     reference=1.0,
                 )
@@ -149,7 +163,7 @@ def _hazards_by_site(findings: Findings) -> Iterator[Figure]:
                 Forest(
                     section=f"forest_by_site:{spec.id}",
                     name=f"{spec.id}_{term}_by_site",
-                    title=f"{term_words(term)}, hazard ratio by site",
+                    title=f"{covariate_words(findings.protocol, term)}: hazard ratio by site",
                     axis="Hazard ratio (log scale)",
                     rows=_rows(findings, spec.id, Measure.HAZARD_RATIO, term),
                     note=_heterogeneity(findings, spec.id, Measure.HAZARD_RATIO, term),
@@ -157,6 +171,12 @@ def _hazards_by_site(findings: Findings) -> Iterator[Figure]:
                     reference=1.0,
                 )
             )
+
+
+def _covariate(findings: Findings, term: str) -> str:
+    """Return a covariate's words cut to the width of the plot's first column."""
+    words = covariate_words(findings.protocol, term).replace(", against", " vs")
+    return words if len(words) <= _LONGEST_LABEL else f"{words[: _LONGEST_LABEL - 1].rstrip()}…"
 
 
 def _drawn(forest: Forest) -> Iterator[Figure]:
@@ -213,7 +233,8 @@ def _heterogeneity(findings: Findings, analysis: str, measure: Measure, term: st
             parts.append(f"{words} = {factor * row.estimate:.{0 if unit else 3}f}{unit}")
     reach = findings.find(analysis, META, Measure.PREDICTION_INTERVAL, term, group=measure.value)
     if reach is not None and reach.estimate is not None:
-        parts.append(f"prediction interval {number_words(replace(reach, measure=measure))}")
+        words = number_words(replace(reach, measure=measure)).partition("(")[2].rstrip(")")
+        parts.append(f"prediction interval {words.replace(', ', ' to ')}")
     return "Between sites: " + ", ".join(parts) if parts else ""
 
 

@@ -32,7 +32,10 @@ def outcome_figures(findings: Findings) -> Iterator[Figure]:
     """Yield curves per Kaplan-Meier analysis, one NRI figure, and calibration plots."""
     for spec in findings.analyses("kaplan_meier"):
         if isinstance(spec, KaplanMeierSpec):
-            yield draw_survival(_survival_plot(findings, spec))
+            plot = _survival_plot(findings, spec)
+            # Axes without a curve say nothing; the log-rank table counts the curves.
+            if any(curve.points for curve in plot.curves):
+                yield draw_survival(plot)
     yield from _nri(findings)
     for kind in ("calibration", "survival_calibration"):
         for analysis in findings.analyses(kind):
@@ -46,8 +49,8 @@ def _survival_plot(findings: Findings, spec: KaplanMeierSpec) -> SurvivalPlot:
     note = ""
     if test is not None and test.estimate is not None:
         p_value = p_words(test.p_value)
-        sign = "" if p_value.startswith("<") else "= "
-        note = f"Log-rank test stratified by site: p {sign}{p_value}"
+        sign = p_value.replace("<", "< ") if p_value.startswith("<") else f"= {p_value}"
+        note = f"Log-rank test stratified by site: p {sign}"
     return SurvivalPlot(
         section=f"survival:{spec.id}",
         name=spec.id,
@@ -99,12 +102,15 @@ def _nri(findings: Findings) -> Iterator[Figure]:
 
 def _calibrations(findings: Findings, analysis: str) -> Iterator[Figure]:
     for term in findings.terms(analysis, Measure.EXPECTED_RISK):
+        bins = [
+            row
+            for row in findings.rows(analysis, (Measure.EXPECTED_RISK,))
+            if row.term == term and row.group
+        ]
         points = []
-        for row in findings.rows(analysis, (Measure.EXPECTED_RISK,)):
-            if row.term != term or not row.group or row.estimate is None:
-                continue
+        for row in bins:
             seen = findings.find(analysis, POOLED, Measure.OBSERVED_RISK, term, row.group)
-            if seen is not None and seen.estimate is not None:
+            if row.estimate is not None and seen is not None and seen.estimate is not None:
                 points.append(
                     CalibrationPoint(
                         row.estimate, seen.estimate, seen.ci_low, seen.ci_high, row.n or 1
@@ -113,9 +119,15 @@ def _calibrations(findings: Findings, analysis: str) -> Iterator[Figure]:
         if not points:
             continue
         slope = findings.find(analysis, POOLED, Measure.CALIBRATION_SLOPE, term)
-        has_slope = slope is not None and slope.estimate is not None
-        note = f"Slope {number_words(slope)}" if slope is not None and has_slope else ""
-        title = f"{analysis}, cut-off {term}" if term else analysis
+        notes = [f"Cut-off {term}"] if term else []
+        if slope is not None and slope.estimate is not None:
+            notes.append(f"Slope {number_words(slope)}")
+        if len(points) < len(bins):
+            notes.append(f"{len(points)} of {len(bins)} bins")
         yield draw_calibration(
-            f"calibration:{analysis}", f"{analysis}_{term}", title, tuple(points), note
+            f"calibration:{analysis}",
+            f"{analysis}_{term}",
+            analysis,
+            tuple(points),
+            ". ".join(notes),
         )
