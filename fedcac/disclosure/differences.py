@@ -52,11 +52,15 @@ def are_positives_apart(one: Payload, other: Payload, policy: Policy) -> bool:
     """Say whether no two numbers of positives of the same patients differ by few."""
     if one["n_patients"] != other["n_patients"]:
         return True
-    sizes = [
-        [sum(groups[1]) for groups in table["counts"] if len(groups) == 2 and groups[1]]
-        for table in (one, other)
-    ]
-    return not any(is_few(abs(a - b), policy) for a, b in product(*sizes))
+    pairs = product(_positives(one), _positives(other))
+    return not any(is_few(abs(a - b), policy) for a, b in pairs)
+
+
+def _positives(payload: Payload) -> list[int]:
+    """Return the numbers of positives that a histogram by class, or totals by class, tell."""
+    if "values" in payload:
+        return [round(row[0]) for row in payload["values"] if row]
+    return [sum(groups[1]) for groups in payload["counts"] if len(groups) == 2 and groups[1]]
 
 
 def known_positives(table: Payload) -> set[int] | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fedcac.aggregate import Aggregate, BinnedCounts, CrossTable, SurvivalTable
+from fedcac.aggregate import Aggregate, BinnedCounts, CrossTable, SurvivalTable, Totals
 from fedcac.aggregate.base import registered
 from fedcac.disclosure.differences import (
     are_bins_compatible,
@@ -83,10 +83,20 @@ def _may_stand_beside(
         return is_cut_alike and are_compatible(payload, released, policy)
     if issubclass(kind, SurvivalTable) and shape_is(payload, SurvivalTable):
         return is_cut_alike and are_curves_compatible(payload, released, policy)
-    if issubclass(kind, BinnedCounts) and payload["kind"] == released["kind"]:
-        is_apart = not kind.are_groups_nested or are_positives_apart(payload, released, policy)
-        return is_apart and are_bins_compatible(payload, released, policy)
+    earlier = registered().get(payload["kind"])
+    if earlier is not None and _tells_positives(kind) and _tells_positives(earlier):
+        if not are_positives_apart(payload, released, policy):
+            return False
+    if issubclass(kind, BinnedCounts) and kind is earlier:
+        return are_bins_compatible(payload, released, policy)
     return True
+
+
+def _tells_positives(kind: type[Aggregate]) -> bool:
+    """Say whether answers of a kind tell how many patients are positive at each cut-off."""
+    if issubclass(kind, Totals):
+        return kind.are_rows_of_classes
+    return issubclass(kind, BinnedCounts) and kind.are_groups_nested
 
 
 def shape_is(payload: Payload | None, shape: type[Aggregate]) -> bool:

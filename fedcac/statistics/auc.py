@@ -156,9 +156,9 @@ class AucAnalysis(Estimator[AucSpec]):
             term = f"{cut:g}"
             rows.extend(self._site_rows(own, refused, sites, position, term))
             found = self._pooled(list(histograms.values()), position)
-            rows.extend(
-                auc_rows(self.spec.id, POOLED, term, found, missing_status(hidden.values()))
-            )
+            is_withheld = any(_is_withheld(answer, position) for answer in histograms.values())
+            absent = RowStatus.SUPPRESSED if is_withheld else missing_status(hidden.values())
+            rows.extend(auc_rows(self.spec.id, POOLED, term, found, absent))
         return tuple(rows)
 
     def _pooled(self, histograms: Sequence[Aggregate], position: int) -> Auc | None:
@@ -213,6 +213,12 @@ class AucAnalysis(Estimator[AucSpec]):
             sum(auc.n_positive + auc.n_negative for auc in known),
             back=unit_interval,
         )
+
+
+def _is_withheld(answer: Aggregate, position: int) -> bool:
+    return isinstance(answer, ClassHistogram) and any(
+        released_row(answer, position, group) is None for group in (0, 1)
+    )
 
 
 def _positives(

@@ -159,14 +159,20 @@ class Calibration(Estimator[CalibrationSpec]):
                 norms.append(seen.parameter_norm)
             smaller.append(int(np.count_nonzero(positive)))
         # Whichever cut-off has the fewest positives, or negatives, is the one to judge.
-        n_events = min(smaller, key=lambda events: min(events, n - events))
+        classes = [min(events, n - events) for events in smaller]
+        n_events = smaller[int(np.argmin(classes))]
         return CalibrationTerms(
             n_patients=n,
             n_events=n_events,
             log_likelihood=log_likelihood,
             gradient=tuple(gradient.tolist()),
             information=tuple(tuple(row) for row in information.tolist()),
-            evidence=Evidence(n_parameters=size, parameter_norm=max(norms)),
+            evidence=Evidence(
+                n_parameters=size,
+                parameter_norm=max(norms),
+                smallest_group=min(classes),
+                nested=tuple((events,) for events in smaller),
+            ),
         )
 
     # --- at the coordinator -----------------------------------------------------------------

@@ -144,7 +144,8 @@ class KaplanMeier(Estimator[KaplanMeierSpec]):
         ]
         rows: list[Estimate] = []
         for number, label in enumerate(self._labels):
-            rows.extend(self._group_rows(label, [_group(table, number) for table in tables]))
+            own = [_group(table, number) for table in tables]
+            rows.extend(self._group_rows(label, own, missing_status(refused.values())))
         log_rank = self._log_rank_row((yield LOG_RANK_QUERY), sites)
         lost = (
             Estimate(self.spec.id, site, Measure.SURVIVAL, status=refusal_status(code))
@@ -152,10 +153,12 @@ class KaplanMeier(Estimator[KaplanMeierSpec]):
         )
         return (*rows, log_rank, *lost)
 
-    def _group_rows(self, label: str, tables: Sequence[dict[int, Integers]]) -> Iterator[Estimate]:
+    def _group_rows(
+        self, label: str, tables: Sequence[dict[int, Integers]], absent: RowStatus
+    ) -> Iterator[Estimate]:
         shown = [table for table in tables if table]
         if not shown:
-            status = missing_status(()) if not tables else RowStatus.SUPPRESSED
+            status = RowStatus.SUPPRESSED if tables else absent
             yield Estimate(self.spec.id, POOLED, Measure.SURVIVAL, group=label, status=status)
             return
         common = sorted(set.intersection(*(set(table) for table in shown)))

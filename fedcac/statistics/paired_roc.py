@@ -149,6 +149,7 @@ def site_sums(
     """
     rows: list[tuple[float, ...]] = []
     groups: list[int] = []
+    nested: list[tuple[int]] = []
     for (first, second, positive), pair in zip(tests, classes, strict=True):
         n_positive = int(np.count_nonzero(positive))
         smaller = min(n_positive, len(positive) - n_positive)
@@ -160,7 +161,9 @@ def site_sums(
             rows += [tuple(row) for row in pair_sums(v1, v2, positive).tolist()]
             smaller = min(smaller, _own_part(first, second, positive, pair))
         groups += [smaller, smaller]
-    return tuple(rows), Evidence(smallest_group=max(groups), row_groups=tuple(groups))
+        nested += [(n_positive,), (n_positive,)]
+    evidence = Evidence(smallest_group=max(groups), row_groups=tuple(groups), nested=tuple(nested))
+    return tuple(rows), evidence
 
 
 def _own_part(first: Integers, second: Integers, positive: Flags, classes: PairOfTests) -> int:

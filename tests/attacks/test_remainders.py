@@ -30,6 +30,7 @@ from fedcac.statistics.auc import HISTOGRAM_QUERY, WITHIN_QUERY
 from fedcac.statistics.comparison import CELLS_QUERY
 from fedcac.statistics.descriptives import COUNTS_QUERY, MOMENTS_QUERY
 from fedcac.statistics.kaplan_meier import LOG_RANK_QUERY, TABLE_QUERY
+from fedcac.statistics.newton import newton_query
 from fedcac.statistics.zip_regression import START_QUERY
 from fedcac.vocabulary import RefusalCode
 
@@ -224,6 +225,40 @@ def test_positives_between_two_cut_offs() -> None:
     for query, shown in ((CELLS_QUERY, [True, False]), (HISTOGRAM_QUERY, [True] * 2 + [False] * 2)):
         counts = _shown("research", compared, exams, query)["counts"]
         assert [any(groups) for groups in counts] == shown
+
+
+def test_two_analyses_do_not_tell_what_lies_between_their_cut_offs() -> None:
+    index = np.r_[np.linspace(0, 90, 50), np.linspace(20, 900, 50)].round(1)
+    exams = _exams(100, reference_score=BETWEEN, index_score=index)
+    specs = [
+        AucSpec(id=name, kind="auc", cut_offs=(cut,), bins=100)
+        for name, cut in (("x", 10), ("y", 100))
+    ]
+    for queries in ((WITHIN_QUERY, WITHIN_QUERY), (HISTOGRAM_QUERY, WITHIN_QUERY)):
+        for profile, is_told in (("open", True), ("research", False)):
+            gate = gate_of(profile)
+            answers = [
+                answer_to(gate, plan(specs), spec.id, exams, query)
+                for spec, query in zip(specs, queries, strict=True)
+            ]
+            assert isinstance(answers[0], Release)
+            assert isinstance(answers[1], Release) is is_told
+
+
+@pytest.mark.parametrize(("near", "is_answered"), [(3, False), (20, True)])
+def test_a_gradient_of_two_cut_offs_does_not_tell_few_positives(
+    near: int, is_answered: bool
+) -> None:
+    reference = np.r_[np.full(150, 5.0), np.full(near, 50.0), np.full(150, 600.0)]
+    n = len(reference)
+    p = np.linspace(0.1, 0.9, n)
+    exams = _exams(n, reference_score=reference, index_probability_10=p, index_probability_100=p)
+    spec = CalibrationSpec(id="x", kind="calibration", cut_offs=(10, 100))
+    query = newton_query(np.zeros(6))
+    told = _shown("open", spec, exams, query)["gradient"]
+    # Each intercept's gradient at zero: the positives less what the prediction expects.
+    assert round(told[1] - told[4]) == near
+    assert isinstance(_ask("research", spec, exams, query), Release) is is_answered
 
 
 # --- zeros ----------------------------------------------------------------------------------

@@ -107,6 +107,9 @@ def _refuse_design(terms: Any, policy: Policy) -> RefusalCode | None:
     limits, seen = policy.cox, terms.evidence
     if seen.smallest_group is not None and seen.smallest_group < limits.minimum_per_category:
         return RefusalCode.TOO_FEW_PER_CATEGORY
+    # The gradient tells the positives at every cut-off, and one cut-off cannot be left out.
+    if not all(kept_of_nested(seen.nested, [True] * len(seen.nested), policy)):
+        return RefusalCode.TOO_FEW_PER_CATEGORY
     if len(terms.gradient) > limits.maximum_parameters_per_patient * terms.n_patients:
         return RefusalCode.TOO_MANY_PARAMETERS
     # Far from zero the likelihood's weights settle on single patients.
