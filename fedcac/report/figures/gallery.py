@@ -174,8 +174,13 @@ def _hazards_by_site(findings: Findings) -> Iterator[Figure]:
 
 
 def _covariate(findings: Findings, term: str) -> str:
-    """Return a covariate's words cut to the width of the plot's first column."""
-    words = covariate_words(findings.protocol, term).replace(", against", " vs")
+    """Return a covariate's words if they fit the plot's first column, else its name and level."""
+    if term in findings.protocol.categories.labels:
+        return f"Category {term}"
+    words = covariate_words(findings.protocol, term).partition(", per ")[0]
+    name, _, level = term.partition("=")
+    if level or len(words) > _LONGEST_LABEL:
+        words = name.replace("_", " ").capitalize() + (f": {level}" if level else "")
     return words if len(words) <= _LONGEST_LABEL else f"{words[: _LONGEST_LABEL - 1].rstrip()}…"
 
 
