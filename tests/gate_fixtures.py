@@ -127,6 +127,7 @@ def ask() -> Callable[..., Question]:
         content: object = None,
         scores: object = "scores",
         categories: object = "categories",
+        columns: tuple[str, ...] = ("age", "sex", "follow_up_days", "event"),
     ) -> Question:
         return Question(
             round_id=round_id,
@@ -138,6 +139,7 @@ def ask() -> Callable[..., Question]:
             cohort_digest=digest_of(cohort),
             scores_digest=digest_of(scores),
             categories_digest=digest_of(categories),
+            columns=columns,
         )
 
     return build

@@ -27,8 +27,9 @@ from fedcac.aggregate import (
 from fedcac.aggregate.base import registered
 from fedcac.aggregate.shapes import FlowStage
 from fedcac.canonical import Digest, canonical_bytes, sha256_hex
+from fedcac.disclosure.budget import is_over_budget
 from fedcac.disclosure.differences import known_positives, without_unknown_classes
-from fedcac.disclosure.history import is_near_duplicate, numbers_released, shape_is
+from fedcac.disclosure.history import is_near_duplicate, shape_is
 from fedcac.disclosure.ledger import Ledger, LedgerEntry
 from fedcac.disclosure.policy import Policy
 from fedcac.disclosure.question import Question
@@ -241,11 +242,7 @@ class Gate:
         asked = {e.key for e in about if e.analysis_digest == question.analysis_digest}
         if len(asked) >= limits.maximum_exchanges:
             return RefusalCode.TOO_MANY_EXCHANGES
-        # A repeated answer tells nothing new, so each question is charged once.
-        charged = [released, *(e.payload or {} for e in about if e.repeats is None)]
-        spent = sum(numbers_released(payload) for payload in charged)
-        largest = max(len(payload.get("gradient", [0])) for payload in charged)
-        if spent > limits.budget_share * released["n_patients"] * largest:
+        if is_over_budget(question, released, about, self._policy):
             return RefusalCode.BUDGET_SPENT
         return None
 
@@ -270,6 +267,7 @@ class Gate:
             cohort_digest=question.cohort_digest,
             scores_digest=question.scores_digest,
             categories_digest=question.categories_digest,
+            columns=question.columns,
             key=question.key,
             policy_digest=self._policy_digest,
             profile=self._policy.profile,

@@ -48,6 +48,7 @@ class LedgerEntry(BaseModel):
     cohort_digest: DigestText
     scores_digest: DigestText
     categories_digest: DigestText
+    columns: tuple[str, ...]
     key: DigestText
     policy_digest: DigestText
     profile: str

@@ -46,7 +46,7 @@ class LikelihoodLimits(_Part):
     maximum_parameter_norm
         Largest absolute coefficient a query may ask at, per standard deviation of its covariate.
     budget_share
-        Numbers released about a cohort, as a share of patients times parameters.
+        Numbers released about a cohort, as a share of patients times columns.
     """
 
     minimum_events: Annotated[int, Field(ge=0)]

@@ -17,6 +17,7 @@ from fedcac.protocol import (
     ReclassificationSpec,
     ZeroInflatedSpec,
 )
+from fedcac.protocol.columns import columns_of
 
 __all__ = ["FLOW", "Question", "analysis_digest", "question_of"]
 
@@ -33,7 +34,8 @@ class Question:
 
     `analysis_digest` covers the analysis's content, not its name nor its protocol's, so that the
     same question under another name is recognised. `cohort_digest` covers the analysed rows.
-    `scores_digest` and `categories_digest` say which two scores a table would cross, and where it
+    `columns` are those of the site table that the analysis reads. `scores_digest` and
+    `categories_digest` say which two scores a table would cross, and where it
     would cut them; of a life table, where it would cut time.
     """
 
@@ -46,6 +48,7 @@ class Question:
     cohort_digest: Digest
     scores_digest: Digest
     categories_digest: Digest
+    columns: tuple[str, ...] = ()
 
     @property
     def key(self) -> Digest:
@@ -126,6 +129,7 @@ def question_of(
         cohort_digest=cohort_digest,
         scores_digest=digest_of(_scores(protocol, analysis)),
         categories_digest=digest_of(_cuts(protocol, analysis)),
+        columns=_columns(protocol, analysis),
     )
 
 
@@ -134,6 +138,13 @@ def _cuts(protocol: Protocol, analysis: str) -> Any:
     if isinstance(spec, KaplanMeierSpec):
         return {"bin_days": spec.bin_days, "horizon_days": spec.horizon_days}
     return protocol.categories.model_dump(mode="json")
+
+
+def _columns(protocol: Protocol, analysis: str) -> tuple[str, ...]:
+    if analysis == FLOW:
+        return ()
+    columns = columns_of(protocol.analysis(analysis), protocol)
+    return tuple(sorted({*columns.needed, *columns.optional}))
 
 
 def _scores(protocol: Protocol, analysis: str) -> list[str]:

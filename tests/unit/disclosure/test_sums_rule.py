@@ -232,41 +232,72 @@ def test_totals_without_evidence_do_not_enter(wrong: dict[str, Any], ask: Ask) -
     assert caught.value.code == "gate.inconsistent_aggregate"
 
 
+ONE = ("score",)
+
+
 def test_totals_are_charged_until_the_budget_is_spent(ask: Ask) -> None:
-    # Eight numbers each time, of 0.33 x 100: four answers, not five.
+    # Eight numbers each time, of 0.33 x 100 patients x 1 column: four answers, not five.
     gate = Gate(RESEARCH, MemoryLedger())
     answers = [
-        gate.release(ask("auc", query=number), _totals(50, 50, 50, 50, n_events=40))
+        gate.release(ask("auc", query=number, columns=ONE), _totals(50, 50, 50, 50, n_events=40))
         for number in range(5)
     ]
     assert all(isinstance(answer, Release) for answer in answers[:4])
     assert answers[4] == Refusal(RefusalCode.BUDGET_SPENT)
     # Asking again is free, another analysis of the same patients is not.
-    assert gate.release(ask("auc", query=1, exchange=7), _totals(n_events=40)) == answers[1]
-    assert gate.release(ask("other"), _totals(50, n_events=40)) == answers[4]
-    assert isinstance(
-        gate.release(ask("other", cohort="elsewhere"), _totals(50, n=140, n_events=40)), Release
-    )
+    again = ask("auc", query=1, exchange=7, columns=ONE)
+    assert gate.release(again, _totals(n_events=40)) == answers[1]
+    assert gate.release(ask("other", columns=ONE), _totals(50, n_events=40)) == answers[4]
+    elsewhere = ask("other", cohort="elsewhere", columns=ONE)
+    assert isinstance(gate.release(elsewhere, _totals(50, n=140, n_events=40)), Release)
+
+
+def test_another_column_is_more_that_is_unknown(ask: Ask) -> None:
+    gate = Gate(RESEARCH, MemoryLedger())
+    wide = _totals(50, n_events=40, width=33)
+    assert isinstance(gate.release(ask("auc", columns=ONE), wide), Release)
+    refused = Refusal(RefusalCode.BUDGET_SPENT)
+    assert gate.release(ask("auc", query=1, columns=ONE), wide) == refused
+    other = ask("other", columns=("score", "age"))
+    assert isinstance(gate.release(other, wide), Release)
 
 
 def test_emptied_rows_cost_nothing(ask: Ask) -> None:
     gate = Gate(RESEARCH, MemoryLedger())
     answers = [
-        gate.release(ask("auc", query=number), _totals(50, 1, 1, 1, n_events=40, width=8))
+        gate.release(
+            ask("auc", query=number, columns=ONE), _totals(50, 1, 1, 1, n_events=40, width=8)
+        )
         for number in range(5)
     ]
     assert all(isinstance(answer, Release) for answer in answers[:4])
     assert answers[4] == Refusal(RefusalCode.BUDGET_SPENT)
 
 
-def test_totals_and_likelihoods_share_a_budget(ask: Ask) -> None:
-    # 3 numbers of a likelihood and 30 of totals are all that 0.33 x 100 patients allow.
+def test_a_fit_that_began_keeps_what_it_needs_to_end(ask: Ask) -> None:
+    # 3 numbers an answer, six answers kept: of the 33 numbers allowed 15 remain for others.
     gate = Gate(RESEARCH, MemoryLedger())
-    assert isinstance(gate.release(ask("slope"), _terms(SlopeTerms, n=100)), Release)
-    totals = _totals(50, n_events=40, width=30)
-    assert isinstance(gate.release(ask("totals"), totals), Release)
-    further = gate.release(ask("slope", query=1), _terms(SlopeTerms, n=100))
-    assert further == Refusal(RefusalCode.BUDGET_SPENT)
+    refused = Refusal(RefusalCode.BUDGET_SPENT)
+
+    def slope(number: int) -> Release | Refusal:
+        return gate.release(
+            ask("slope", query=number, exchange=number, columns=ONE), _terms(SlopeTerms, n=100)
+        )
+
+    assert isinstance(slope(1), Release)
+    others = ask("totals", exchange=2, columns=ONE)
+    assert gate.release(others, _totals(50, n_events=40, width=16)) == refused
+    assert isinstance(gate.release(others, _totals(50, n_events=40, width=15)), Release)
+    assert all(isinstance(slope(number), Release) for number in range(2, 7))
+    assert slope(7) == refused
+
+
+def test_a_fit_that_asks_no_more_keeps_nothing(ask: Ask) -> None:
+    gate = Gate(RESEARCH, MemoryLedger())
+    first = gate.release(ask("slope", exchange=1, columns=ONE), _terms(SlopeTerms, n=100))
+    assert isinstance(first, Release)
+    later = ask("totals", exchange=3, columns=ONE)
+    assert isinstance(gate.release(later, _totals(50, n_events=40, width=30)), Release)
 
 
 def test_totals_are_answered_at_so_many_queries(ask: Ask) -> None:
@@ -322,14 +353,17 @@ def test_other_likelihoods_are_judged_as_coxs(kind: type[LikelihoodTerms]) -> No
 
 
 def test_zeros_between_models_side_by_side_are_not_charged(ask: Ask) -> None:
-    # Two models of one parameter: a value, two gradients, two informations. 0.33 x 30 x 2 = 19.8.
+    # Two models of one parameter: a value, two gradients, two informations. 0.33 x 100 x 2 = 66.
     gate = Gate(RESEARCH, MemoryLedger())
     answers = [
-        gate.release(ask("fusion", query=number), _terms(FusionTerms, n=30, n_events=15, p=2))
-        for number in range(4)
+        gate.release(
+            ask("fusion", query=number, columns=("age", "sex")),
+            _terms(FusionTerms, n=100, n_events=50, p=2),
+        )
+        for number in range(14)
     ]
-    assert [isinstance(answer, Release) for answer in answers] == [True, True, True, False]
-    assert answers[3] == Refusal(RefusalCode.BUDGET_SPENT)
+    assert all(isinstance(answer, Release) for answer in answers[:13])
+    assert answers[13] == Refusal(RefusalCode.BUDGET_SPENT)
 
 
 # --- rows and terms beside one another ------------------------------------------------------
