@@ -129,5 +129,5 @@ def _probabilities(spec: AnalysisSpec, protocol: Protocol) -> tuple[float, ...]:
     if isinstance(spec, CalibrationSpec) or (
         isinstance(spec, AucSpec) and spec.value == "probability"
     ):
-        return spec.cut_offs or protocol.categories.cut_offs
+        return protocol.chosen_cut_offs(spec.cut_offs)
     return ()

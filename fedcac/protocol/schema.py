@@ -235,6 +235,10 @@ class Protocol(_Part):
                 return analysis
         raise KeyError(name)
 
+    def chosen_cut_offs(self, wanted: tuple[float, ...]) -> tuple[float, ...]:
+        """Return the cut-offs that an analysis names, in order; all if it names none."""
+        return tuple(cut for cut in self.categories.cut_offs if not wanted or cut in wanted)
+
     def score_column(self, role: str) -> str:
         """Return the site-table column of a `ScoreRole`; KeyError if it is not declared."""
         declared = {

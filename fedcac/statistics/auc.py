@@ -78,8 +78,7 @@ class AucAnalysis(Estimator[AucSpec]):
     @property
     def cut_offs(self) -> tuple[float, ...]:
         """The cut-offs asked for, in the protocol's order."""
-        wanted = self.spec.cut_offs or self.protocol.categories.cut_offs
-        return tuple(cut for cut in self.protocol.categories.cut_offs if cut in wanted)
+        return self.protocol.chosen_cut_offs(self.spec.cut_offs)
 
     def _value_column(self, cut_off: float) -> str:
         if self.spec.value == "probability":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
@@ -26,7 +25,7 @@ from fedcac.statistics.estimator import (
     register_estimator,
 )
 from fedcac.statistics.fit import Fit
-from fedcac.statistics.grids import bin_numbers, positive_at
+from fedcac.statistics.grids import bin_numbers, positive_at, risk_bin_labels
 from fedcac.statistics.intervals import wilson
 from fedcac.statistics.logistic import logistic_terms, logit
 from fedcac.statistics.newton import STEP, maximise, queried_parameters
@@ -76,14 +75,12 @@ class Calibration(Estimator[CalibrationSpec]):
     @property
     def cut_offs(self) -> tuple[float, ...]:
         """The cut-offs asked for, in the protocol's order."""
-        wanted = self.spec.cut_offs or self.protocol.categories.cut_offs
-        return tuple(cut for cut in self.protocol.categories.cut_offs if cut in wanted)
+        return self.protocol.chosen_cut_offs(self.spec.cut_offs)
 
     @property
     def bin_labels(self) -> tuple[str, ...]:
         """Names of the bins of predicted risk."""
-        edges = ("0", *(f"{edge:g}" for edge in self.spec.risk_bins), "1")
-        return tuple(f"{low}-{high}" for low, high in pairwise(edges))
+        return risk_bin_labels(self.spec.risk_bins)
 
     def summarise(self, exams: Exams, query: Query) -> CalibrationBins | CalibrationTerms:
         """Return sums by bin of predicted risk, or the likelihood's terms.

@@ -102,8 +102,7 @@ class Comparison(Estimator[ComparisonSpec]):
     @property
     def cut_offs(self) -> tuple[float, ...]:
         """The cut-offs asked for, in the protocol's order."""
-        wanted = self.spec.cut_offs or self.protocol.categories.cut_offs
-        return tuple(cut for cut in self.protocol.categories.cut_offs if cut in wanted)
+        return self.protocol.chosen_cut_offs(self.spec.cut_offs)
 
     @property
     def _is_of_tests(self) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +22,7 @@ __all__ = [
     "positive_at",
     "probability_edges",
     "released_row",
+    "risk_bin_labels",
     "score_edges",
 ]
 
@@ -66,6 +70,11 @@ def positive_at(exams: Exams, column: str, cut_off: float, protocol: Protocol) -
     position = protocol.categories.cut_offs.index(cut_off)
     positive: NDArray[np.bool_] = protocol.categories.categorise(exams.column(column)) > position
     return positive
+
+
+def risk_bin_labels(edges: Sequence[float]) -> tuple[str, ...]:
+    """Return the names of the bins of a probability between inner edges, such as `0.1-0.25`."""
+    return tuple(f"{low:g}-{high:g}" for low, high in pairwise((0.0, *edges, 1.0)))
 
 
 def bin_numbers(values: Vector, edges: Vector) -> Integers:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
@@ -26,7 +25,7 @@ from fedcac.statistics.estimator import (
     register_estimator,
 )
 from fedcac.statistics.fit import Fit
-from fedcac.statistics.grids import bin_numbers
+from fedcac.statistics.grids import bin_numbers, risk_bin_labels
 from fedcac.statistics.life_table import kaplan_meier_at, kaplan_meier_variance
 from fedcac.statistics.logistic import SMALLEST_PROBABILITY
 from fedcac.statistics.newton import STEP, maximise, queried_parameters
@@ -75,8 +74,7 @@ class SurvivalCalibration(Estimator[SurvivalCalibrationSpec]):
     @property
     def bin_labels(self) -> tuple[str, ...]:
         """Names of the bins of predicted risk."""
-        edges = ("0", *(f"{edge:g}" for edge in self.spec.risk_bins), "1")
-        return tuple(f"{low}-{high}" for low, high in pairwise(edges))
+        return risk_bin_labels(self.spec.risk_bins)
 
     def summarise(self, exams: Exams, query: Query) -> RiskBins | SlopeTerms:
         """Return sums by bin of predicted risk, or the likelihood's terms.
