@@ -20,6 +20,7 @@ from fedcac.disclosure import (
     question_of,
     stricter_of,
 )
+from fedcac.disclosure.groups import group_of
 from fedcac.errors import GateError
 from fedcac.exchange import Answer, PolicySummary, Query, Reply, Request
 from fedcac.protocol import Protocol
@@ -64,7 +65,9 @@ class Answerer:
         policy = stricter_of(self._policy, protocol.disclosure)
         gate = Gate(policy, self._ledger)
 
-        def question(analysis: str, query: Query, cohort_digest: Digest) -> Question:
+        def question(
+            analysis: str, query: Query, cohort_digest: Digest, group: str = ""
+        ) -> Question:
             return question_of(
                 protocol,
                 analysis,
@@ -72,6 +75,8 @@ class Answerer:
                 round_id=request.round_id,
                 exchange=request.exchange,
                 cohort_digest=cohort_digest,
+                group=group,
+                cohort_size=cohort.exams.n,
             )
 
         answers = {}
@@ -83,7 +88,8 @@ class Answerer:
             if summarised is RefusalCode.UNKNOWN_ANALYSIS:
                 answers[analysis] = Answer(refusal=summarised)
             else:
-                asked = question(analysis, query, cohort.digest())
+                group = _group(protocol, cohort, analysis)
+                asked = question(analysis, query, cohort.digest(), group)
                 answers[analysis] = _released(gate, asked, summarised)
         # The flow also counts exams that are not analysed, so the analysed rows do not identify it.
         flow_question = question(FLOW, Query(step=FLOW), digest_of(cohort.flow.to_payload()))
@@ -139,6 +145,15 @@ class Answerer:
                 "flow": rejection,
             }
         ).seal(key)
+
+
+def _group(protocol: Protocol, cohort: FrozenCohort, analysis: str) -> str:
+    """Return whom of the cohort an analysis is about; '' if that cannot be said."""
+    try:
+        members = estimator_for(analysis, protocol).cohort(cohort.exams)
+    except (KeyError, ValueError):
+        return ""
+    return group_of(members.keys, cohort.exams.keys)
 
 
 def _released(gate: Gate, question: Question, summarised: Aggregate | RefusalCode) -> Answer:

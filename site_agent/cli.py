@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import base64
 import json
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedcac.canonical import sha256_hex
 from fedcac.console import Outcome, add_format, say
-from fedcac.disclosure import FileLedger, load_policy
-from fedcac.exchange import Spool
+from fedcac.disclosure import FileLedger, load_policy, stricter_of
+from fedcac.errors import IntegrityError, RoundError, UsageError
+from fedcac.exchange import Request, Spool, parcel_name
 from fedcac.protocol.catalogue import load_protocol_or_shipped
 from fedcac.signing import PublicKey, SigningKey
 from site_agent.agent import SiteAgent, SiteIdentity
 from site_agent.answering import Answerer
-from site_agent.review import describe_reply
+from site_agent.review import HeldReply, review_document, review_text
 from site_agent.settings import SiteFolder, SiteSettings, create_site_folder
-from site_agent.store import RoundState, SiteStore
+from site_agent.store import ExchangeState, RoundState, SiteStore
 
 if TYPE_CHECKING:
     from site_agent.dicom_source import DicomFiles
@@ -165,25 +169,118 @@ def _cohort_check(arguments: argparse.Namespace) -> Outcome:
 
 
 def _review_show(arguments: argparse.Namespace) -> Outcome:
-    with _opened(arguments) as (_, store):
-        pieces = [
-            (round_id, exchange, stored[2])
-            for round_id, exchange in store.held()
-            if (stored := store.reply(round_id, exchange)) is not None
-        ]
-    text = "\n\n".join(describe_reply(payload) for _, _, payload in pieces)
-    held = [{"round_id": round_id, "exchange": exchange} for round_id, exchange, _ in pieces]
-    return Outcome(text or "Nothing is held.", {"held": held})
+    with _opened(arguments) as (agent, store):
+        documents = [_held_document(arguments, agent, store, *key) for key in store.held()]
+    texts = [
+        f"{review_text(document, is_full=arguments.full)}\n\n{_how_to_decide(document)}"
+        for document in documents
+    ]
+    text = "\n\n".join(texts) or "Nothing is held."
+    return Outcome(text, {"held": documents})
+
+
+def _held_document(
+    arguments: argparse.Namespace, agent: SiteAgent, store: SiteStore, round_id: str, exchange: int
+) -> dict[str, Any]:
+    folder = SiteFolder(arguments.home)
+    request_digest, envelope = _held_envelope(store, round_id, exchange)
+    protocol, record = agent.protocol(round_id), store.round(round_id)
+    name = parcel_name(round_id, "request", exchange)
+    request = Spool.at(folder.spool_path).inbox.get(name) or b""
+    is_same = record is not None and protocol.digest() == record.protocol_digest
+    if not is_same or sha256_hex(request) != request_digest:
+        raise IntegrityError(
+            f"What exchange {exchange} of round {round_id} answered is not in the spool any more.",
+            code="question_changed",
+            cure="Restore the spool's inbox, or `fedcac-site review reject` the reply.",
+        )
+    policy = load_policy(_policy_name(folder, folder.settings()))
+    return review_document(
+        HeldReply(
+            envelope=envelope,
+            protocol=protocol,
+            # The agent verified the signature; the digest says that these are the same bytes.
+            request=Request.model_validate_json(base64.b64decode(json.loads(request)["payload"])),
+            policy=stricter_of(policy, protocol.disclosure),
+            ledger=FileLedger(folder.ledger_path).entries,
+        )
+    )
+
+
+def _held_envelope(store: SiteStore, round_id: str, exchange: int) -> tuple[str, bytes]:
+    stored = store.reply(round_id, exchange)
+    if stored is None or stored[1] is not ExchangeState.HELD:
+        raise RoundError(
+            "No such reply is held.",
+            code="nothing_held",
+            cure="`fedcac-site review show` lists what is.",
+        )
+    return stored[0], stored[2]
+
+
+def _how_to_decide(document: dict[str, Any]) -> str:
+    which = f"{document['round_id']} {document['exchange']}"
+    prefix = document["digest"][:_PREFIX_LENGTH]
+    return (
+        "To let exactly these bytes leave:\n"
+        f"  fedcac-site review approve {which} \\\n    --digest {prefix}\n"
+        "To send refusals instead, without any number:\n"
+        f"  fedcac-site review reject {which}\n"
+        "Until then it is held."
+    )
+
+
+_PREFIX_LENGTH = len("sha256:") + 12
+
+
+def _check_digest(given: str, digest: str) -> None:
+    """Refuse a digest that is too short to name one reply, or names another one."""
+    if len(given) >= _PREFIX_LENGTH and digest.startswith(given):
+        return
+    raise UsageError(
+        f"The held reply's digest does not begin with '{given}', or that is too short to tell.",
+        code="other_digest",
+        cure="Look at it again with `fedcac-site review show`, and give the digest shown there.",
+    )
 
 
 def _review_approve(arguments: argparse.Namespace) -> Outcome:
-    with _opened(arguments) as (agent, _):
-        agent.release(arguments.round_id, arguments.exchange)
-    return Outcome("Released.")
+    key = arguments.round_id, arguments.exchange
+    with _opened(arguments) as (agent, store):
+        digest = sha256_hex(_held_envelope(store, *key)[1])
+        if arguments.digest is not None:
+            _check_digest(arguments.digest, digest)
+        elif not _is_agreed(arguments, review_text(_held_document(arguments, agent, store, *key))):
+            return Outcome("Not approved; the reply is still held.", {"released": None}, 2)
+        agent.release(*key)
+        spool = Spool.at(SiteFolder(arguments.home).spool_path)
+        payload = spool.outbox.get(parcel_name(key[0], "reply", key[1]))
+        if payload is None or sha256_hex(payload) != digest:
+            raise IntegrityError(
+                "What lies in the outbox is not what was approved.",
+                code="other_reply",
+                cure="Stop the courier and find out who writes to the outbox.",
+            )
+    return Outcome(f"Released: {len(payload)} bytes, {digest}", {"released": digest})
+
+
+def _is_agreed(arguments: argparse.Namespace, text: str) -> bool:
+    """Show a reply to the person at the terminal and ask; UsageError if nobody sits there."""
+    if arguments.format == "json" or not sys.stdin.isatty():
+        raise UsageError(
+            "Say which reply is approved.",
+            code="no_digest",
+            cure="Give --digest as `fedcac-site review show` prints it, or use a terminal.",
+        )
+    say(f"{text}\n\nLet exactly these bytes leave? [y/N]")
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _review_reject(arguments: argparse.Namespace) -> Outcome:
-    with _opened(arguments) as (agent, _):
+    with _opened(arguments) as (agent, store):
+        _, held = _held_envelope(store, arguments.round_id, arguments.exchange)
+        if arguments.digest is not None:
+            _check_digest(arguments.digest, sha256_hex(held))
         agent.reject(arguments.round_id, arguments.exchange)
     return Outcome("Rejected; the lead learns the code and nothing else.")
 
@@ -255,11 +352,22 @@ def _add_round_verbs(verbs: Any) -> None:
 def _add_release_verbs(verbs: Any) -> None:
     review = verbs.add_parser("review", help="look at held replies; let them go, or not")
     review_verbs = review.add_subparsers(metavar="VERB", required=True)
-    add_format(review_verbs.add_parser("show", help="show what is about to leave"), _review_show)
-    for name, verb in (("approve", _review_approve), ("reject", _review_reject)):
+    show = review_verbs.add_parser("show", help="show what is about to leave, and its digest")
+    show.add_argument("--full", action="store_true", help="print every number, however many")
+    add_format(show, _review_show)
+    for name, verb, text in (
+        (
+            "approve",
+            _review_approve,
+            "the digest that `review show` printed, or its first 19 characters: nothing else "
+            "leaves. Without it the reply is shown and a terminal is asked",
+        ),
+        ("reject", _review_reject, "reject only the reply with this digest"),
+    ):
         parser = review_verbs.add_parser(name, help=f"{name} one held reply")
         parser.add_argument("round_id")
         parser.add_argument("exchange", type=int)
+        parser.add_argument("--digest", help=text)
         add_format(parser, verb)
 
     ledger = verbs.add_parser("ledger", help="the record of everything that left")

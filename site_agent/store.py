@@ -294,8 +294,8 @@ class SiteStore:
         """Mark a held reply as released; False if there is none."""
         with self._transaction() as connection:
             cursor = connection.execute(
-                "UPDATE exchanges SET state = ? WHERE round_id = ? AND exchange = ?",
-                (ExchangeState.RELEASED.value, round_id, exchange),
+                "UPDATE exchanges SET state = ? WHERE round_id = ? AND exchange = ? AND state = ?",
+                (ExchangeState.RELEASED.value, round_id, exchange, ExchangeState.HELD.value),
             )
         return cursor.rowcount == 1
 

@@ -21,6 +21,7 @@ from fedcac.disclosure import (
     question_of,
 )
 from fedcac.disclosure.cross_table import two_by_two_tables
+from fedcac.disclosure.groups import group_of
 from fedcac.exams import Exams
 from fedcac.exchange.messages import Query
 from fedcac.protocol import Protocol
@@ -42,6 +43,7 @@ def answer_to(
     exams: Exams,
     query: Query,
     cohort: str = "cohort",
+    exchange: int = 1,
 ) -> Release | Refusal:
     """Return what a site answers to one query."""
     question = question_of(
@@ -49,8 +51,10 @@ def answer_to(
         analysis,
         query,
         round_id="round-1",
-        exchange=1,
+        exchange=exchange,
         cohort_digest=digest_of(cohort),
+        group=group_of(estimator_for(analysis, protocol).cohort(exams).keys, exams.keys),
+        cohort_size=exams.n,
     )
     return gate.release(question, estimator_for(analysis, protocol).summarise(exams, query))
 

@@ -70,7 +70,7 @@ def _secret_of(table: Path) -> bytes:
 
 def _run(arguments: argparse.Namespace) -> Outcome:
     from coordinator.reporting import write_round_report
-    from fedcac.cli.in_memory import InMemorySite, run_round
+    from fedcac.cli.in_memory import NOT_SHOWN, InMemorySite, run_round
     from fedcac.disclosure import load_policy
     from fedcac.protocol.catalogue import load_protocol_or_shipped
     from fedcac.signing import SigningKey
@@ -94,7 +94,9 @@ def _run(arguments: argparse.Namespace) -> Outcome:
         say(f"Sites: {len(sites)}; analyses: {len(protocol.analyses)}; policy: {policy.profile}")
         view = run_round(protocol, sites, policy, SigningKey.generate())
         write_round_report(view, arguments.out, package=None)
-        shutil.copytree(Path(scratch) / "sites", arguments.out / "sites", dirs_exist_ok=True)
+        shutil.copytree(
+            Path(scratch) / "sites", arguments.out / "sites", dirs_exist_ok=True, ignore=NOT_SHOWN
+        )
     return Outcome(
         f"{len(view.estimates)} estimates after {view.n_exchanges} exchanges.\n"
         f"Read {arguments.out}/report.html",

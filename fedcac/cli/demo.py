@@ -35,7 +35,7 @@ def add_parser(subparsers: Any) -> None:
 
 def _run(arguments: argparse.Namespace) -> Outcome:
     from coordinator.reporting import write_round_report
-    from fedcac.cli.in_memory import InMemorySite, SignedPackage, run_round
+    from fedcac.cli.in_memory import NOT_SHOWN, InMemorySite, SignedPackage, run_round
     from fedcac.disclosure import load_policy
     from fedcac.models import demonstration_package_folder, seal_package
     from fedcac.phantom import write_cohort
@@ -70,7 +70,9 @@ def _run(arguments: argparse.Namespace) -> Outcome:
         signed = SignedPackage(package.digest, package.files())
         view = run_round(protocol, sites, policy, lead_key, signed)
         write_round_report(view, arguments.out, package=package.manifest)
-        shutil.copytree(scratch / "sites", arguments.out / "sites", dirs_exist_ok=True)
+        shutil.copytree(
+            scratch / "sites", arguments.out / "sites", dirs_exist_ok=True, ignore=NOT_SHOWN
+        )
     seconds = time.monotonic() - started
     hint = (
         ""

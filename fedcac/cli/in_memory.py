@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -21,7 +22,10 @@ from site_agent.answering import Answerer
 from site_agent.cohort import ExamSource
 from site_agent.store import SiteStore
 
-__all__ = ["InMemorySite", "SignedPackage", "run_round"]
+__all__ = ["NOT_SHOWN", "InMemorySite", "SignedPackage", "run_round"]
+
+NOT_SHOWN = shutil.ignore_patterns("*.groups")
+"""What of a site's files does not belong into an output folder: who was in which group."""
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from fedcac.aggregate.shapes import FlowStage
 from fedcac.canonical import Digest, canonical_bytes, sha256_hex
 from fedcac.disclosure.budget import is_over_budget
 from fedcac.disclosure.differences import known_positives, without_unknown_classes
+from fedcac.disclosure.groups import tells_few
 from fedcac.disclosure.history import is_near_duplicate, shape_is
 from fedcac.disclosure.ledger import Ledger, LedgerEntry
 from fedcac.disclosure.policy import Policy
@@ -225,6 +226,8 @@ class Gate:
         past = [entry for entry in self._ledger.entries if _is_charged(entry)]
         if any(is_near_duplicate(question, released, entry, self._policy) for entry in past):
             return RefusalCode.NESTED_COHORT
+        if self._tells_few(question, past):
+            return RefusalCode.NESTED_COHORT
         if any(_is_second(question, released, entry) for entry in past):
             return RefusalCode.TOO_MANY_EXCHANGES
         if "two_by_two" in released and not _is_told_by(question, released, past):
@@ -233,6 +236,24 @@ class Gate:
             return None
         charged = [entry for entry in past if any(_shape_is(entry, shape) for shape in _CHARGED)]
         return self._budget_refusal(question, released, charged)
+
+    def _tells_few(self, question: Question, past: list[LedgerEntry]) -> bool:
+        """Say whether sums over this group and those told of tell one over few patients."""
+        if not question.group:
+            return False
+        known = [
+            self._ledger.groups.get(entry.group)
+            for entry in past
+            if entry.cohort_digest == question.cohort_digest and entry.group is not None
+        ]
+        groups = {group for group in known if group is not None}
+        if None in known:
+            # The file beside the ledger has gone: what was told of cannot be known.
+            return True
+        if question.group in groups:
+            return False
+        every = [question.group, *sorted(groups)]
+        return tells_few(every, question.cohort_size, self._policy.minimum_cell)
 
     def _budget_refusal(
         self, question: Question, released: Mapping[str, Any], past: list[LedgerEntry]
@@ -255,6 +276,8 @@ class Gate:
         refusal: RefusalCode | None = None,
         repeats: int | None = None,
     ) -> LedgerEntry:
+        is_told = content is not None and bool(question.group)
+        group = self._ledger.groups.remember(question.group) if is_told else None
         return LedgerEntry(
             index=len(self._ledger.entries),
             previous=self._ledger.head,
@@ -268,6 +291,7 @@ class Gate:
             scores_digest=question.scores_digest,
             categories_digest=question.categories_digest,
             columns=question.columns,
+            group=group,
             key=question.key,
             policy_digest=self._policy_digest,
             profile=self._policy.profile,

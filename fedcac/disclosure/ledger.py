@@ -16,6 +16,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, NonNegativeInt, ValidationError
 
 from fedcac.canonical import Digest, canonical_bytes, digest_of, sha256_hex
+from fedcac.disclosure.groups import FileGroups, Groups
 from fedcac.disclosure.question import Question
 from fedcac.errors import IntegrityError
 from fedcac.vocabulary import RefusalCode
@@ -49,6 +50,7 @@ class LedgerEntry(BaseModel):
     scores_digest: DigestText
     categories_digest: DigestText
     columns: tuple[str, ...]
+    group: DigestText | None
     key: DigestText
     policy_digest: DigestText
     profile: str
@@ -78,6 +80,7 @@ class Ledger(ABC):
 
     def __init__(self) -> None:
         self._entries: list[LedgerEntry] = []
+        self.groups = Groups()
 
     @property
     def entries(self) -> tuple[LedgerEntry, ...]:
@@ -155,6 +158,7 @@ class FileLedger(Ledger):
 
     def __init__(self, path: Path) -> None:
         super().__init__()
+        self.groups = FileGroups(path.with_suffix(".groups"))
         self._path = path
         self._size = 0
         lines = self._stored_lines()

@@ -34,6 +34,7 @@ class Question:
 
     `analysis_digest` covers the analysis's content, not its name nor its protocol's, so that the
     same question under another name is recognised. `cohort_digest` covers the analysed rows.
+    `group` says which of the cohort's `cohort_size` patients the analysis is about (`groups.py`).
     `columns` are those of the site table that the analysis reads. `scores_digest` and
     `categories_digest` say which two scores a table would cross, and where it
     would cut them; of a life table, where it would cut time.
@@ -49,6 +50,8 @@ class Question:
     scores_digest: Digest
     categories_digest: Digest
     columns: tuple[str, ...] = ()
+    group: str = ""
+    cohort_size: int = 0
 
     @property
     def key(self) -> Digest:
@@ -117,6 +120,8 @@ def question_of(
     round_id: str,
     exchange: int,
     cohort_digest: Digest,
+    group: str = "",
+    cohort_size: int = 0,
 ) -> Question:
     """Return the question that a request's query is; KeyError if the analysis is not declared."""
     return Question(
@@ -130,6 +135,8 @@ def question_of(
         scores_digest=digest_of(_scores(protocol, analysis)),
         categories_digest=digest_of(_cuts(protocol, analysis)),
         columns=_columns(protocol, analysis),
+        group=group,
+        cohort_size=cohort_size,
     )
 
 

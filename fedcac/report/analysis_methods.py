@@ -255,7 +255,8 @@ def _describe_cox(spec: CoxSpec, protocol: Protocol) -> str:
         if spec.missing == "indicator"
         else "Patients with a missing covariate were left out"
     )
-    more = f" {'; '.join(further).capitalize()}." if further else ""
+    sentence = "; ".join(further)
+    more = f" {sentence[:1].upper()}{sentence[1:]}." if further else ""
     return (
         f"Survival ({spec.id}). {models} for {_endpoint(protocol.endpoint(spec.endpoint))} {were} "
         "fitted by Newton's method on the sum of the sites' log-likelihoods, gradients and "
