@@ -251,5 +251,12 @@ def auc_rows(
         n_events=auc.n_positive,
     )
     if scope in (POOLED, META):
-        bound = Value(auc.error_bound)
-        yield value_row(analysis, scope, Measure.AUC_ERROR_BOUND, bound, term=term, n=n)
+        yield value_row(
+            analysis,
+            scope,
+            Measure.AUC_ERROR_BOUND,
+            None if is_vague else Value(auc.error_bound),
+            absent=RowStatus.SUPPRESSED,
+            term=term,
+            n=n,
+        )

@@ -30,7 +30,7 @@ __all__ = [
 Vector = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-LARGEST_BOUND = 0.1
+LARGEST_BOUND = 0.05
 """Where binning alone can move an AUC by more than this, the AUC says nothing."""
 
 N_PAIR_SUMS = 6

@@ -231,9 +231,15 @@ def difference_rows(
             n=n,
             n_events=n_events,
         )
-        bound = Value(auc.error_bound)
         yield value_row(
-            analysis, POOLED, Measure.AUC_ERROR_BOUND, bound, group=name, term=term, n=n
+            analysis,
+            POOLED,
+            Measure.AUC_ERROR_BOUND,
+            None if auc.error_bound > LARGEST_BOUND else Value(auc.error_bound),
+            absent=RowStatus.SUPPRESSED,
+            group=name,
+            term=term,
+            n=n,
         )
     value = wald(found.difference, found.se, method="delong", is_tested=True)
     is_vague = max(found.first.error_bound, found.second.error_bound) > LARGEST_BOUND
