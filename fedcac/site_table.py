@@ -190,7 +190,7 @@ def _read_lines(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]
     repeated = sorted(name for name, count in Counter(header).items() if count > 1)
     if repeated:
         raise TableError(
-            f"Column used twice: {', '.join(repeated)}.",
+            f"Used twice: {_columns_words(header, repeated)}.",
             code="duplicate_column",
             cure="Give every column a name of its own.",
         )
@@ -210,6 +210,12 @@ def _read_lines(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]
             )
         rows.append((number, {n: c.strip() for n, c in zip(header, cells, strict=True)}))
     return header, rows
+
+
+def _columns_words(header: Sequence[str], names: Sequence[str] | None = None) -> str:
+    """Return columns by name, or their number if the first line looks like a patient's."""
+    shown = header if names is None else names
+    return ", ".join(shown) if "patient_id" in header else f"{len(shown)} column(s)"
 
 
 class _Reader:
@@ -271,7 +277,7 @@ class _Reader:
                 raise TableError(
                     f"The table {self._name} has no column '{column}', which {purpose} needs.",
                     code="missing_column",
-                    cure=f"Add the column; the table has {', '.join(self._header)}.",
+                    cure=f"Add the column; the table has {_columns_words(self._header)}.",
                 )
 
     def _plan(self, needs_index: bool) -> dict[str, Parser]:

@@ -12,9 +12,11 @@ from fedcac.vocabulary import ExclusionReason
 
 __all__ = ["CURES", "coded", "exclusion", "reason_of"]
 
-# Both libraries quote attribute values, which can be identifiers, in their log messages.
+# Both libraries quote attribute values, which can be identifiers, in their log messages. A logger
+# without a handler would write its warnings to standard error.
 for _library in ("pydicom", "highdicom"):
     logging.getLogger(_library).propagate = False
+    logging.getLogger(_library).addHandler(logging.NullHandler())
 
 CURES: dict[ExclusionReason, str] = {
     ExclusionReason.NO_SUCH_PATH: "Correct the path, or mount the folder that holds the series.",

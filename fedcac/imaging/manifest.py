@@ -104,8 +104,11 @@ def _check_columns(header: list[str]) -> None:
     cure = f"Line 1 must name {', '.join(_REQUIRED)} and may name {', '.join(_OPTIONAL)}."
     unknown = sorted(set(header) - set(_REQUIRED) - set(_OPTIONAL))
     if unknown:
+        # Without a header the first line is a patient's.
+        is_header = any(name in header for name in _REQUIRED)
+        words = ", ".join(unknown) if is_header else f"{len(unknown)} of {len(header)}"
         raise TableError(
-            f"The manifest has unknown columns: {', '.join(unknown)}.",
+            f"The manifest has unknown columns: {words}.",
             code="unknown_column",
             cure=cure,
         )

@@ -59,6 +59,8 @@ def check_columns(protocol: Protocol) -> None:
     ):
         if twice := repeated(names):
             raise inconsistent(f"{what} used twice: {twice}", section)
+        if section == "analyses" and "flow" in names:
+            raise inconsistent("the flow of patients is asked for as 'flow'", section)
         if section in ("covariates", "endpoints") and (clash := sorted(_RESERVED & set(names))):
             raise inconsistent(f"'{clash[0]}' is a word of the protocol language", section)
     # Endpoints may share times or events.

@@ -161,3 +161,16 @@ def test_an_excluded_patient_never_joins_a_scored_exam(tmp_path: Path) -> None:
     assert joined.exams.keys == ("key-A",)
     # The criterion is the stated reason even where the reference score is missing too.
     assert joined.exclusions == {ExclusionReason.PROTOCOL_EXCLUSION: 2}
+
+
+def test_a_table_without_a_header_is_not_quoted(tmp_path: Path) -> None:
+    path = tmp_path / "site.csv"
+    path.write_text("DOE^JANE,0.5,1.5\nROE^RICHARD,2.0,3.0\n", encoding="utf-8")
+    with pytest.raises(TableError) as caught:
+        read_site_table(path, load_shipped("demo-nongated"))
+    assert "DOE" not in f"{caught.value} {caught.value.cure}"
+    assert "3 column(s)" in str(caught.value.cure)
+    path.write_text("DOE^JANE,1,1\nROE^RICHARD,2,3\n", encoding="utf-8")
+    with pytest.raises(TableError) as caught:
+        read_site_table(path, load_shipped("demo-nongated"))
+    assert "DOE" not in f"{caught.value} {caught.value.cure}"

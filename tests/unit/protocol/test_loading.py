@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from plans import plan
 
 from fedcac.cli import main
 from fedcac.errors import ProtocolError
+from fedcac.protocol import AgreementSpec
 from fedcac.protocol.catalogue import load_protocol_or_shipped, shipped_protocols
 from fedcac.protocol.loading import load_protocol, parse_protocol
 
@@ -193,3 +195,8 @@ def test_the_command_line_prints_json(capsys: pytest.CaptureFixture[str]) -> Non
 def test_the_slices_of_the_papers_are_eligible(name: str) -> None:
     # Eng 2021, Methods: 5 mm, gated and non-gated. Miller 2023, Supplement: 5 mm.
     assert load_protocol_or_shipped(name).image_criteria.max_slice_thickness_mm >= 5
+
+
+def test_the_patient_flow_keeps_its_name_for_itself() -> None:
+    with pytest.raises(ValueError, match="'flow'"):
+        plan([AgreementSpec(id="flow", kind="agreement")])
