@@ -88,7 +88,9 @@ class Answerer:
             if summarised is RefusalCode.UNKNOWN_ANALYSIS:
                 answers[analysis] = Answer(refusal=summarised)
             else:
-                group = _group(protocol, cohort, analysis)
+                # Of a refusal nothing leaves, so that it is about nobody.
+                is_answer = isinstance(summarised, Aggregate)
+                group = _group(protocol, cohort, analysis) if is_answer else ""
                 asked = question(analysis, query, cohort.digest(), group)
                 answers[analysis] = _released(gate, asked, summarised)
         # The flow also counts exams that are not analysed, so the analysed rows do not identify it.
@@ -148,11 +150,8 @@ class Answerer:
 
 
 def _group(protocol: Protocol, cohort: FrozenCohort, analysis: str) -> str:
-    """Return whom of the cohort an analysis is about; '' if that cannot be said."""
-    try:
-        members = estimator_for(analysis, protocol).cohort(cohort.exams)
-    except (KeyError, ValueError):
-        return ""
+    """Return whom of the cohort an analysis is about."""
+    members = estimator_for(analysis, protocol).cohort(cohort.exams)
     return group_of(members.keys, cohort.exams.keys)
 
 

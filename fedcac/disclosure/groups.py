@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import json
+import binascii
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcac.canonical import Digest, sha256_hex
+from fedcac.errors import IntegrityError
 
 __all__ = ["FileGroups", "Groups", "group_of", "tells_few"]
 
@@ -105,15 +106,20 @@ class Groups:
 
 
 class FileGroups(Groups):
-    """Groups in a file of lines, mode 0600. A line that a kill cut short is not read."""
+    """Groups in a file of lines, mode 0600. A line that a kill cut short is not read.
+
+    Raises
+    ------
+    IntegrityError
+        On opening, if a line is not a group (`broken_link`).
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self._path = path
         lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
         for line in lines:
-            group = str(json.loads(line))
-            self._groups[sha256_hex(group.encode("ascii"))] = group
+            self._groups[sha256_hex(line)] = _checked(line)
 
     def _store(self, group: str) -> None:
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -121,6 +127,18 @@ class FileGroups(Groups):
             content = stream.read()
             stream.seek(content.rfind(b"\n") + 1)
             stream.truncate()
-            stream.write(json.dumps(group).encode("ascii") + b"\n")
+            stream.write(group.encode("ascii") + b"\n")
             stream.flush()
             os.fsync(stream.fileno())
+
+
+def _checked(line: bytes) -> str:
+    try:
+        base64.b64decode(line, validate=True)
+    except binascii.Error as error:
+        raise IntegrityError(
+            "The file of groups beside the ledger is damaged.",
+            code="broken_link",
+            cure="Restore it from a backup together with the ledger; nothing leaves until then.",
+        ) from error
+    return line.decode("ascii")

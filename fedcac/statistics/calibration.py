@@ -13,7 +13,6 @@ from fedcac.exams import Exams
 from fedcac.exchange.messages import Query
 from fedcac.protocol import CalibrationSpec
 from fedcac.protocol.columns import probability_column
-from fedcac.statistics.cox_rows import fit_status
 from fedcac.statistics.design import design_evidence
 from fedcac.statistics.estimator import (
     NO_FITS,
@@ -29,7 +28,7 @@ from fedcac.statistics.grids import bin_numbers, positive_at, risk_bin_labels
 from fedcac.statistics.intervals import wilson
 from fedcac.statistics.logistic import logistic_terms, logit
 from fedcac.statistics.newton import STEP, maximise, queried_parameters
-from fedcac.statistics.rows import Value, refusal_status, value_row, wald
+from fedcac.statistics.rows import Value, fit_status, refusal_status, value_row, wald
 from fedcac.statistics.sums import answered, missing_status
 from fedcac.vocabulary import Measure, RowStatus, SiteName
 

@@ -12,24 +12,15 @@ from scipy import special
 from fedcac.protocol import CoxSpec
 from fedcac.statistics.cox_sums import CoxSums
 from fedcac.statistics.estimator import POOLED, Estimate
-from fedcac.statistics.fit import Fit, FitStatus
+from fedcac.statistics.fit import Fit
 from fedcac.statistics.intervals import Z95
 from fedcac.statistics.risk_sets import proportionality_test
-from fedcac.statistics.rows import refusal_status, value_row, wald
+from fedcac.statistics.rows import fit_status, refusal_status, value_row, wald
 from fedcac.vocabulary import Measure, RowStatus
 
-__all__ = ["cox_rows", "fit_status"]
+__all__ = ["cox_rows"]
 
 Vector = NDArray[np.float64]
-
-
-def fit_status(fit: Fit) -> RowStatus:
-    """Return the status of the rows of a fit: suppressed only if disclosure left no site."""
-    if fit.is_ok:
-        return RowStatus.OK
-    codes = {refusal_status(code) for code in fit.refused.values()}
-    is_hidden = fit.status is FitStatus.NO_ANSWER and RowStatus.SUPPRESSED in codes
-    return RowStatus.SUPPRESSED if is_hidden else RowStatus.NOT_ESTIMABLE
 
 
 def cox_rows(

@@ -14,7 +14,6 @@ from fedcac.exams import Exams
 from fedcac.exchange.messages import Query
 from fedcac.protocol import FusionSpec, Protocol
 from fedcac.protocol.columns import probability_column
-from fedcac.statistics.cox_rows import fit_status
 from fedcac.statistics.design import Design, DesignColumn, covariate_columns
 from fedcac.statistics.estimator import (
     NO_FITS,
@@ -42,7 +41,7 @@ from fedcac.statistics.paired_roc import (
 )
 from fedcac.statistics.refit import REFIT, Unsettled, queried_table, refit, table_query
 from fedcac.statistics.resampling import deal_groups
-from fedcac.statistics.rows import refusal_status, value_row, wald
+from fedcac.statistics.rows import fit_status, refusal_status, value_row, wald
 from fedcac.statistics.sums import answered, missing_status
 from fedcac.vocabulary import Measure, RowStatus, SiteName
 

@@ -185,7 +185,7 @@ def _own_part(first: Integers, second: Integers, positive: Flags, classes: PairO
     return smallest
 
 
-def paired_of_sums(tables: Sequence[Table], number: int, classes: PairOfTests) -> PairedAuc | None:
+def _paired_of_sums(tables: Sequence[Table], number: int, classes: PairOfTests) -> PairedAuc | None:
     """Return the comparison of one pair of tests from the sites' sums; None without any."""
     rows = [table[2 * number : 2 * number + 2] for table in tables]
     known = [row for row in rows if len(row) == 2 and all(len(part) == N_PAIR_SUMS for part in row)]
@@ -209,7 +209,7 @@ def difference_rows(
 
     Suppressed where binning may have moved an AUC by more than `LARGEST_BOUND`.
     """
-    found = None if classes is None else paired_of_sums(tables, number, classes)
+    found = None if classes is None else _paired_of_sums(tables, number, classes)
     if found is None:
         for name in names:
             yield value_row(

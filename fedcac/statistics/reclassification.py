@@ -16,7 +16,6 @@ from fedcac.exchange.messages import Query
 from fedcac.protocol import CoxSpec, Protocol, ReclassificationSpec
 from fedcac.statistics.concordance import concordant_pairs, ordered_pairs
 from fedcac.statistics.cox import survival_data
-from fedcac.statistics.cox_rows import fit_status
 from fedcac.statistics.design import Design, design_of
 from fedcac.statistics.estimator import (
     NO_FITS,
@@ -41,6 +40,7 @@ from fedcac.statistics.refit import (
 )
 from fedcac.statistics.resampling import Rows, replicate_rows, replicate_spread
 from fedcac.statistics.risk_sets import baseline_hazard
+from fedcac.statistics.rows import Value, fit_status, value_row
 from fedcac.statistics.sums import answered, summed_totals
 from fedcac.vocabulary import Measure, Resampling, RowStatus, SiteName
 
@@ -254,17 +254,12 @@ class Reclassification(Estimator[ReclassificationSpec]):
             if not np.isfinite(estimate):
                 yield Estimate(self.spec.id, POOLED, measure, status=RowStatus.NOT_ESTIMABLE)
                 continue
-            spread = replicate_spread(estimate, values[1:, column], self.spec.uncertainty)
-            yield Estimate(
+            value = replicate_spread(estimate, values[1:, column], self.spec.uncertainty)
+            yield value_row(
                 self.spec.id,
                 POOLED,
                 measure,
-                estimate=estimate,
-                se=spread.se if spread else None,
-                ci_low=spread.ci_low if spread else None,
-                ci_high=spread.ci_high if spread else None,
-                ci_method=spread.ci_method if spread else "",
-                p_value=spread.p_value if spread else None,
+                value or Value(estimate),
                 n=fit.n_patients,
                 n_events=fit.n_events,
             )

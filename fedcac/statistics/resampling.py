@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
 from fedcac.exams import Exams
+from fedcac.statistics.rows import Value
 from fedcac.vocabulary import Resampling
 
-__all__ = ["Spread", "deal_groups", "replicate_rows", "replicate_spread"]
+__all__ = ["deal_groups", "replicate_rows", "replicate_spread"]
 
 Rows = NDArray[np.int64]
 
@@ -77,21 +77,10 @@ def _tag(secret: bytes, message: str) -> bytes:
     return hmac.new(secret, f"resampling|{message}".encode(), hashlib.sha256).digest()
 
 
-@dataclass(frozen=True)
-class Spread:
-    """Standard error, 95 % interval and two-sided p-value of 0 from replicates."""
-
-    se: float
-    ci_low: float
-    ci_high: float
-    ci_method: str
-    p_value: float | None
-
-
 def replicate_spread(
     estimate: float, replicates: NDArray[np.float64], method: Resampling
-) -> Spread | None:
-    """Return the spread of an estimate, or None if a replicate has no value.
+) -> Value | None:
+    """Return an estimate with its spread over replicates, or None if one has no value.
 
     Delete-a-group jackknife (Kott 2001): SE^2 = (G - 1)/G sum (theta_g - mean)^2, a t interval
     with G - 1 degrees of freedom. Bootstrap: SE is the standard deviation of the B samples; the
@@ -105,11 +94,11 @@ def replicate_spread(
         se = (squares * (size - 1) / size) ** 0.5
         half = float(special.stdtrit(size - 1, 0.975)) * se
         p = float(2 * special.stdtr(size - 1, -abs(estimate) / se)) if se > 0 else None
-        return Spread(se, estimate - half, estimate + half, "jackknife_t", p)
+        return Value(estimate, se, estimate - half, estimate + half, "jackknife_t", p)
     se = (squares / (size - 1)) ** 0.5
     p = float(2 * special.ndtr(-abs(estimate) / se)) if se > 0 else None
     if size >= _MINIMUM_PERCENTILE:
         low, high = np.quantile(replicates, (0.025, 0.975))
-        return Spread(se, float(low), float(high), "bootstrap_percentile", p)
+        return Value(estimate, se, float(low), float(high), "bootstrap_percentile", p)
     half = float(special.ndtri(0.975)) * se
-    return Spread(se, estimate - half, estimate + half, "bootstrap_normal", p)
+    return Value(estimate, se, estimate - half, estimate + half, "bootstrap_normal", p)

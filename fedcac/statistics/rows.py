@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from scipy import special
 
 from fedcac.statistics.estimator import Estimate
+from fedcac.statistics.fit import Fit, FitStatus
 from fedcac.statistics.intervals import Z95
 from fedcac.vocabulary import Measure, RefusalCode, RowStatus
 
-__all__ = ["Value", "refusal_status", "two_sided_p", "value_row", "wald"]
+__all__ = ["Value", "fit_status", "refusal_status", "two_sided_p", "value_row", "wald"]
 
 _NOTHING_TO_ESTIMATE = frozenset({RefusalCode.NOT_COMPUTABLE, RefusalCode.EMPTY_COHORT})
 
@@ -21,6 +22,15 @@ def refusal_status(code: RefusalCode) -> RowStatus:
     `not_estimable` if the site had nothing to compute from, `suppressed` for every other code.
     """
     return RowStatus.NOT_ESTIMABLE if code in _NOTHING_TO_ESTIMATE else RowStatus.SUPPRESSED
+
+
+def fit_status(fit: Fit) -> RowStatus:
+    """Return the status of the rows of a fit: suppressed only if disclosure left no site."""
+    if fit.is_ok:
+        return RowStatus.OK
+    codes = {refusal_status(code) for code in fit.refused.values()}
+    is_hidden = fit.status is FitStatus.NO_ANSWER and RowStatus.SUPPRESSED in codes
+    return RowStatus.SUPPRESSED if is_hidden else RowStatus.NOT_ESTIMABLE
 
 
 def two_sided_p(estimate: float, se: float) -> float | None:

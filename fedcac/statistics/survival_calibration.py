@@ -13,7 +13,6 @@ from fedcac.exams import Exams
 from fedcac.exchange.messages import Query
 from fedcac.protocol import SurvivalCalibrationSpec
 from fedcac.statistics.cox import survival_data
-from fedcac.statistics.cox_rows import fit_status
 from fedcac.statistics.design import design_evidence
 from fedcac.statistics.estimator import (
     NO_FITS,
@@ -30,7 +29,7 @@ from fedcac.statistics.life_table import kaplan_meier_at, kaplan_meier_variance
 from fedcac.statistics.logistic import SMALLEST_PROBABILITY
 from fedcac.statistics.newton import STEP, maximise, queried_parameters
 from fedcac.statistics.partial_likelihood import partial_likelihood
-from fedcac.statistics.rows import Value, refusal_status, value_row, wald
+from fedcac.statistics.rows import Value, fit_status, refusal_status, value_row, wald
 from fedcac.statistics.sums import answered, missing_status
 from fedcac.vocabulary import Measure, RowStatus, SiteName, TieMethod
 

@@ -12,7 +12,6 @@ from fedcac.aggregate import Aggregate, Evidence, LikelihoodTerms, Totals, regis
 from fedcac.exams import Exams
 from fedcac.exchange.messages import Query
 from fedcac.protocol import ZeroInflatedSpec
-from fedcac.statistics.cox_rows import fit_status
 from fedcac.statistics.design import design_evidence
 from fedcac.statistics.estimator import (
     NO_FITS,
@@ -26,7 +25,7 @@ from fedcac.statistics.estimator import (
 from fedcac.statistics.fit import Fit
 from fedcac.statistics.intervals import Z95
 from fedcac.statistics.newton import maximise, queried_parameters
-from fedcac.statistics.rows import refusal_status, two_sided_p
+from fedcac.statistics.rows import fit_status, refusal_status, two_sided_p
 from fedcac.statistics.sums import answered, missing_status
 from fedcac.statistics.zero_inflated import zip_start, zip_terms
 from fedcac.statistics.zip_patient_effect import zip_random_terms

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedcac.disclosure.groups import FileGroups, group_of, tells_few
+from fedcac.errors import IntegrityError
 
 KEYS = [f"p{number:03d}" for number in range(100)]
 
@@ -62,10 +63,17 @@ def test_groups_survive_a_restart_and_a_line_cut_short(tmp_path: Path) -> None:
     digest = first.remember(group((0, 50)))
     assert first.remember(group((0, 50))) == digest
     with path.open("ab") as stream:
-        stream.write(b'"half a li')
+        stream.write(b"half a li")
     again = FileGroups(path)
     assert again.get(digest) == group((0, 50))
     other = again.remember(group((0, 60)))
     assert FileGroups(path).get(other) == group((0, 60))
     assert path.stat().st_mode & 0o777 == 0o600
     assert again.get("sha256:" + "0" * 64) is None
+
+
+def test_a_damaged_file_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.groups"
+    path.write_bytes(b"no group at all\n")
+    with pytest.raises(IntegrityError, match="damaged"):
+        FileGroups(path)

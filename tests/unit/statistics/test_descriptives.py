@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
+import driven
 import numpy as np
 import pytest
+from driven import numbers
 from numpy.typing import NDArray
 from plans import SPECS, draw_exams, plan
 from scipy import stats
@@ -14,12 +17,10 @@ from scipy import stats
 from fedcac.exams import Exams
 from fedcac.exchange import Query
 from fedcac.protocol import DescriptivesSpec
-from fedcac.statistics import Estimate, PoolingSession, QueryError, estimator_for
+from fedcac.statistics import QueryError, estimator_for
 from fedcac.statistics.group_tests import binned_quantile, kruskal_wallis, pearson_chi2
 from fedcac.vocabulary import RefusalCode, RowStatus
 
-Key = tuple[str, str, str, str]
-Rows = Mapping[Key, Estimate]
 Vector = NDArray[np.float64]
 
 SITES = ("s0", "s1", "s2", "s3")
@@ -59,46 +60,10 @@ def spec_of(by: str, *covariates: str) -> DescriptivesSpec:
     )
 
 
-def pool(
-    spec: Any, parts: Mapping[str, Exams | RefusalCode], change: Any = None, **changes: Any
-) -> Rows:
-    """Return the rows of an analysis; `change` stands for a gate that alters what is released."""
-    protocol = plan((spec,), **changes)
-    estimator = estimator_for("x", protocol)
-    session = PoolingSession(protocol, list(parts))
-    for _ in range(10):
-        if session.is_finished:
-            break
-        query = session.queries["x"]
-        answers = {
-            site: part if isinstance(part, RefusalCode) else estimator.summarise(part, query)
-            for site, part in parts.items()
-        }
-        if change is not None:
-            answers = {site: change(site, query, answer) for site, answer in answers.items()}
-        session.answer({site: {"x": answer} for site, answer in answers.items()})
-    assert session.is_finished
-    rows = session.estimates()
-    found = {(row.scope, row.measure.value, row.group, row.term): row for row in rows}
-    assert len(found) == len(rows)
-    return found
-
-
-def numbers(row: Estimate) -> tuple[float | None, ...]:
-    return row.estimate, row.se, row.ci_low, row.ci_high, row.p_value
-
-
-def assert_close(found: float | None, expected: float, tolerance: float = 1e-10) -> None:
-    assert found == pytest.approx(expected, rel=tolerance, abs=tolerance)
-
-
-def assert_same(row: Estimate, other: Estimate) -> None:
-    assert (row.n, row.status) == (other.n, other.status)
-    for found, expected in zip(numbers(row), numbers(other), strict=True):
-        if expected is None:
-            assert found is None
-        else:
-            assert_close(found, expected)
+# One exchange for counts and one for moments; and sums that no rounding of a fit blurs.
+pool = partial(driven.pool, exchanges=10)
+assert_close = partial(driven.assert_close, tolerance=1e-10)
+assert_same = partial(driven.assert_same, tolerance=1e-10)
 
 
 def groups_of(by: str, parts: Mapping[str, Exams]) -> dict[str, NDArray[np.bool_]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from driven import assert_close, assert_same, numbers, pool
 from numpy.typing import NDArray
 from plans import SPECS, draw_exams, plan
 from scipy import stats
@@ -18,12 +19,10 @@ from statsmodels.stats.proportion import proportion_confint
 from fedcac.exams import Exams
 from fedcac.exchange import Query
 from fedcac.protocol import AucSpec, CalibrationSpec, Covariate, FusionSpec
-from fedcac.statistics import Estimate, PoolingSession, QueryError, estimator_for
+from fedcac.statistics import QueryError, estimator_for
 from fedcac.statistics.resampling import deal_groups
 from fedcac.vocabulary import RefusalCode, RowStatus
 
-Key = tuple[str, str, str, str]
-Rows = Mapping[Key, Estimate]
 Vector = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
@@ -49,48 +48,6 @@ def stacked(parts: Mapping[str, Exams], column: str) -> Vector:
 def truth_of(parts: Mapping[str, Exams], cut: float) -> Flags:
     score = stacked(parts, "reference_score")
     return score >= 1 if cut == 1 else score > cut
-
-
-def pool(
-    spec: Any, parts: Mapping[str, Exams | RefusalCode], change: Any = None, **changes: Any
-) -> Rows:
-    """Return the rows of an analysis; `change` stands for a gate that alters what is released."""
-    protocol = plan((spec,), **changes)
-    estimator = estimator_for("x", protocol)
-    session = PoolingSession(protocol, list(parts))
-    for _ in range(60):
-        if session.is_finished:
-            break
-        query = session.queries["x"]
-        answers = {
-            site: part if isinstance(part, RefusalCode) else estimator.summarise(part, query)
-            for site, part in parts.items()
-        }
-        if change is not None:
-            answers = {site: change(site, query, answer) for site, answer in answers.items()}
-        session.answer({site: {"x": answer} for site, answer in answers.items()})
-    assert session.is_finished
-    rows = session.estimates()
-    found = {(row.scope, row.measure.value, row.group, row.term): row for row in rows}
-    assert len(found) == len(rows)
-    return found
-
-
-def numbers(row: Estimate) -> tuple[float | None, ...]:
-    return row.estimate, row.se, row.ci_low, row.ci_high, row.p_value
-
-
-def assert_close(found: float | None, expected: float, tolerance: float = 1e-8) -> None:
-    assert found == pytest.approx(expected, rel=tolerance, abs=tolerance)
-
-
-def assert_same(row: Estimate, other: Estimate) -> None:
-    assert (row.n, row.n_events, row.status) == (other.n, other.n_events, other.status)
-    for found, expected in zip(numbers(row), numbers(other), strict=True):
-        if expected is None:
-            assert found is None
-        else:
-            assert_close(found, expected)
 
 
 def delong_variance(values: Vector, truth: Flags) -> float:

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from driven import Rows, assert_close, assert_same, numbers, pool
 from numpy.typing import NDArray
-from plans import SPECS, draw_exams, plan
+from plans import SPECS, draw_exams
 from scipy import stats
 from sklearn.metrics import confusion_matrix
 from statsmodels.discrete.count_model import ZeroInflatedPoisson
@@ -28,13 +29,10 @@ from fedcac.protocol import (
     CorrelationSpec,
     ZeroInflatedSpec,
 )
-from fedcac.statistics import Estimate, PoolingSession, estimator_for
 from fedcac.statistics.grids import bin_numbers, score_edges
 from fedcac.statistics.paired_counts import newcombe_difference
 from fedcac.vocabulary import BoundaryConvention, CellStatus, Interval, RefusalCode, RowStatus
 
-Key = tuple[str, str, str, str]
-Rows = Mapping[Key, Estimate]
 Vector = NDArray[np.float64]
 
 SITES = ("s0", "s1", "s2", "s3")
@@ -70,54 +68,6 @@ def split(columns: Mapping[str, Vector]) -> dict[str, Exams]:
 
 def stacked(parts: Mapping[str, Exams], column: str) -> Vector:
     return np.concatenate([exams.column(column) for exams in parts.values()])
-
-
-def pool(
-    spec: Any,
-    parts: Mapping[str, Exams | RefusalCode],
-    released: list[list[Any]] | None = None,
-    change: Any = None,
-    **changes: Any,
-) -> Rows:
-    """Return the rows of an analysis; `change` stands for a gate that alters what is released."""
-    protocol = plan((spec,), **changes)
-    estimator = estimator_for("x", protocol)
-    session = PoolingSession(protocol, list(parts))
-    for _ in range(60):
-        if session.is_finished:
-            break
-        query = session.queries["x"]
-        answers = {
-            site: part if isinstance(part, RefusalCode) else estimator.summarise(part, query)
-            for site, part in parts.items()
-        }
-        if change is not None:
-            answers = {site: change(site, answer) for site, answer in answers.items()}
-        if released is not None:
-            released.append(list(answers.values()))
-        session.answer({site: {"x": answer} for site, answer in answers.items()})
-    assert session.is_finished
-    rows = session.estimates()
-    found = {(row.scope, row.measure.value, row.group, row.term): row for row in rows}
-    assert len(found) == len(rows)
-    return found
-
-
-def numbers(row: Estimate) -> tuple[float | None, ...]:
-    return row.estimate, row.se, row.ci_low, row.ci_high, row.p_value
-
-
-def assert_close(found: float | None, expected: float, tolerance: float = 1e-8) -> None:
-    assert found == pytest.approx(expected, rel=tolerance, abs=tolerance)
-
-
-def assert_same(row: Estimate, other: Estimate) -> None:
-    assert (row.n, row.n_events, row.status) == (other.n, other.n_events, other.status)
-    for found, expected in zip(numbers(row), numbers(other), strict=True):
-        if expected is None:
-            assert found is None
-        else:
-            assert_close(found, expected)
 
 
 def category(score: Vector) -> NDArray[np.int64]:
@@ -229,7 +179,7 @@ def test_an_unused_category_costs_the_margin_test_a_degree_of_freedom() -> None:
 def test_a_site_that_merged_categories_joins_in_on_the_cut_offs_it_kept() -> None:
     parts = four_sites()
 
-    def merge(site: str, answer: Any) -> Any:
+    def merge(site: str, _: Any, answer: Any) -> Any:
         if site != "s2" or not isinstance(answer, CrossTable):
             return answer
         full = np.array(answer.matrix)
@@ -340,7 +290,7 @@ def test_four_sites_are_too_few_for_the_bivariate_model() -> None:
 def test_a_withheld_cell_hides_only_what_needs_it() -> None:
     parts = four_sites()
 
-    def hide(site: str, answer: Any) -> Any:
+    def hide(site: str, _: Any, answer: Any) -> Any:
         if site != "s1":
             return answer
         hidden = tuple((tp, CellStatus.SUPPRESSED, fp, tn) for tp, _, fp, tn in answer.two_by_two)
@@ -667,7 +617,7 @@ def test_kolmogorov_smirnov_bounds_hold_on_bins_that_a_gate_merged() -> None:
     parts = four_sites()
     kept = (0, 1, 60, 150, 230, 310)
 
-    def merge(_: str, answer: Any) -> Any:
+    def merge(_: str, __: Any, answer: Any) -> Any:
         if not isinstance(answer, BinnedCounts):
             return answer
         counts = tuple(
@@ -873,7 +823,7 @@ def test_a_site_that_falls_silent_during_the_fit_is_left_out() -> None:
     parts = inflated_sites()
     seen: list[str] = []
 
-    def silence(site: str, answer: Any) -> Any:
+    def silence(site: str, _: Any, answer: Any) -> Any:
         seen.append(site)
         is_late = site == "s3" and seen.count(site) > 2
         return RefusalCode.TOO_MANY_EXCHANGES if is_late else answer
