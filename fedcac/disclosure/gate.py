@@ -8,44 +8,30 @@ the caller sees it.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import InitVar, dataclass, field
 from typing import Any
 
-from pydantic import BaseModel
-from pydantic_core import PydanticSerializationError
-
-from fedcac.aggregate import (
-    Aggregate,
-    CrossTable,
-    Evidence,
-    LikelihoodTerms,
-    Totals,
-    parse_aggregate,
-)
+from fedcac.aggregate import Aggregate, CrossTable, LikelihoodTerms, Totals, parse_aggregate
 from fedcac.aggregate.base import registered
-from fedcac.aggregate.shapes import FlowStage
 from fedcac.canonical import Digest, canonical_bytes, sha256_hex
 from fedcac.disclosure.budget import is_over_budget
 from fedcac.disclosure.differences import known_positives, without_unknown_classes
 from fedcac.disclosure.groups import tells_few
 from fedcac.disclosure.history import is_near_duplicate, shape_is
 from fedcac.disclosure.ledger import Ledger, LedgerEntry
+from fedcac.disclosure.payloads import holds_text, is_finite, payload_of, verify
 from fedcac.disclosure.policy import Policy
 from fedcac.disclosure.question import Question
 from fedcac.disclosure.rules import apply_rule, check_consistency, rule_shape
 from fedcac.errors import GateError
-from fedcac.vocabulary import CellStatus, ExclusionReason, RefusalCode
+from fedcac.vocabulary import RefusalCode
 
 __all__ = ["Gate", "Refusal", "Release"]
 
 _TOKEN = object()
 _CHARGED = (LikelihoodTerms, Totals)
 """Shapes of real numbers that few patients could be solved from: what they release is counted."""
-
-_WORDS = frozenset(CellStatus)
-_KEYS = frozenset([*FlowStage, *ExclusionReason])
 
 
 @dataclass(frozen=True)
@@ -190,16 +176,16 @@ class Gate:
         kind = getattr(aggregate_type, "kind", "")
         if registered().get(kind) is not aggregate_type or rule_shape(aggregate_type) is None:
             return RefusalCode.UNREGISTERED_TYPE
-        payload = _payload_of(aggregate)
-        if not _is_finite(payload):
+        payload = payload_of(aggregate)
+        if not is_finite(payload):
             return RefusalCode.NOT_COMPUTABLE
-        verified = _verify(payload, aggregate)
+        verified = verify(payload, aggregate)
         check_consistency(verified)
         safe = apply_rule(verified, self._policy)
         if isinstance(safe, RefusalCode):
             return safe
-        released = _payload_of(safe)
-        if safe.evidence is not None or _holds_text(released, safe):
+        released = payload_of(safe)
+        if safe.evidence is not None or holds_text(released, safe):
             raise GateError("An aggregate holds more than numbers.", code="text_or_evidence")
         parse_aggregate(released)
         released = self._beside_cross_tables(question, released)
@@ -305,56 +291,6 @@ class Gate:
 
     def _release(self, content: bytes) -> Release:
         return Release(content, self._policy.profile, self._policy_digest, _TOKEN)
-
-
-def _payload_of(aggregate: Aggregate) -> dict[str, Any]:
-    # Not the aggregate's own method, which a subclass may have replaced; and neither a warning
-    # nor an error may quote a value.
-    try:
-        document = BaseModel.model_dump(
-            aggregate, mode="json", exclude={"evidence"}, warnings="error"
-        )
-    except (PydanticSerializationError, AttributeError, TypeError):
-        raise GateError(
-            "An aggregate does not have its declared shape.", code="malformed_aggregate"
-        ) from None
-    return {"kind": type(aggregate).kind, **document}
-
-
-def _is_finite(value: Any) -> bool:
-    if isinstance(value, dict):
-        return all(_is_finite(item) for item in value.values())
-    if isinstance(value, list | tuple):
-        return all(_is_finite(item) for item in value)
-    return not isinstance(value, float) or math.isfinite(value)
-
-
-def _verify(payload: dict[str, Any], aggregate: Aggregate) -> Aggregate:
-    evidence = aggregate.evidence
-    if evidence is not None:
-        if type(evidence) is not Evidence:
-            raise GateError("The evidence is of another type.", code="malformed_evidence")
-        evidence = Evidence.model_validate(evidence.model_dump())
-    return parse_aggregate(payload).model_copy(update={"evidence": evidence})
-
-
-def _holds_text(payload: Mapping[str, Any], aggregate: Aggregate) -> bool:
-    fields = set(type(aggregate).model_fields) - {"evidence"}
-    if set(payload) != fields | {"kind"}:
-        return True
-    return any(_is_text(payload[name]) for name in fields)
-
-
-def _is_text(value: Any) -> bool:
-    if isinstance(value, dict):
-        return any(key not in _KEYS or _is_text(item) for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return any(_is_text(item) for item in value)
-    if isinstance(value, str):
-        return value not in _WORDS
-    # None is a number that does not apply.
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return value is not None and not is_number
 
 
 def _is_charged(entry: LedgerEntry) -> bool:
