@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +59,11 @@ def header_value(dataset: Dataset, keyword: str, frame: int = 0) -> Any:
     The frame's own functional groups come first, then the shared ones (PS3.3 C.7.6.16), then the
     data set itself.
     """
-    for place in _places(dataset, frame):
+    return _first_value(_places(dataset, frame), keyword)
+
+
+def _first_value(places: Iterable[Dataset], keyword: str) -> Any:
+    for place in places:
         element = place.get(keyword)
         if element is not None and element != "":
             return element
@@ -95,8 +99,11 @@ def frames_of(dataset: Dataset) -> tuple[Frame, ...]:
 
 
 def _frame(dataset: Dataset, number: int) -> Frame:
+    # Walking the functional groups costs more than reading them: once for all attributes.
+    places = tuple(_places(dataset, number))
+
     def value(keyword: str) -> Any:
-        return header_value(dataset, keyword, number)
+        return _first_value(places, keyword)
 
     slope, intercept = value("RescaleSlope"), value("RescaleIntercept")
     return Frame(

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import highdicom as hd
 import numpy as np
 
-from fedcac.imaging.coding import coded, exclusion
+from fedcac.imaging.coding import coded
 from fedcac.imaging.frames import Frame
 from fedcac.imaging.geometry import SPACING_TOLERANCE, TILT_TOLERANCE
 from fedcac.imaging.series import Series, read_series
+from fedcac.imaging.stacking import PADDING_HU, clip_padding, is_plain, stack_slices
 from fedcac.imaging.volume import Volume
 from fedcac.protocol import ImageCriteria
 from fedcac.vocabulary import ExclusionReason
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from highdicom.volume import Volume as GridVolume
 
 __all__ = ["PADDING_HU", "build_volume", "load_volume"]
-
-PADDING_HU = -1024.0
-"""Lower values are padding outside the field of view (-2000 or -3024) and are clipped to it."""
 
 # Axes from head to feet, towards posterior, towards the patient's left, as `Volume` states.
 _ORIENTATION = "FPL"
@@ -51,16 +49,13 @@ def build_volume(series: Series) -> Volume:
     """
     with coded(ExclusionReason.CORRUPT_PIXELS, "The pixels cannot be decoded into a volume"):
         grid = _decode(series).to_patient_orientation(_ORIENTATION)
-        hu = np.maximum(grid.array, np.float32(PADDING_HU), dtype=np.float32)
-        if not np.isfinite(hu).all():
-            raise exclusion(ExclusionReason.CORRUPT_PIXELS, "A voxel is not a finite number.")
         # Positions are decimal text: what differs below a nanometre is arithmetic.
         increment, row_mm, column_mm = (round(float(value), 6) for value in grid.spacing)
         x, y, z = (float(value) for value in grid.position)
         if len(series.frames) == 1:
             increment = _single_increment_mm(series.frames[0])
         return Volume(
-            hu=np.ascontiguousarray(hu),
+            hu=np.ascontiguousarray(grid.array),
             spacing_mm=(increment, row_mm, column_mm),
             slice_thickness_mm=_thickness_mm(series, increment),
             origin_lps_mm=(x, y, z),
@@ -69,6 +64,16 @@ def build_volume(series: Series) -> Volume:
 
 
 def _decode(series: Series) -> GridVolume:
+    if is_plain(series):
+        return stack_slices(series)
+    grid = _decode_by_highdicom(series)
+    # The array is highdicom's own, converted from integers: it is clipped where it lies.
+    hu = np.require(grid.array, np.float32, "W")
+    clip_padding(hu)
+    return grid.with_array(hu)
+
+
+def _decode_by_highdicom(series: Series) -> GridVolume:
     # Ours are the checks that name a reason; the wider tolerances here only keep rounding in
     # highdicom's own formulas (mean instead of median) from contradicting them.
     if series.is_multi_frame:

@@ -98,20 +98,20 @@ def score_volume(
         raise ValueError(f"vessel_map may hold 0 to {len(_VESSELS)}")
     threshold_hu = profile.threshold_at(kvp)
     is_over = hu >= threshold_hu if profile.is_inclusive else hu > threshold_hu
-    labels, n_labels = ndimage.label(is_over & (vessel_map > 0), _structure(profile.connectivity))
-    if n_labels == 0:
+    is_over &= vessel_map > 0
+    voxels = np.unravel_index(np.flatnonzero(is_over), is_over.shape)
+    if voxels[0].size == 0:
         return _score_of((), 0.0, 0.0, calibration_mg_per_hu_mm3)
     # Everything per lesion in one pass over the lesion voxels alone.
-    flat = np.flatnonzero(labels)
-    label = labels.ravel()[flat] - 1
-    values = hu.ravel()[flat].astype(np.float64)
+    label, n_labels = _labels_of(is_over, voxels, profile.connectivity)
+    values = hu[voxels].astype(np.float64)
     n_pixels = np.bincount(label, minlength=n_labels)
     peak = np.full(n_labels, -np.inf)
     np.maximum.at(peak, label, values)
-    votes = np.zeros((n_labels, len(_VESSELS)), dtype=np.int64)
-    np.add.at(votes, (label, vessel_map.ravel()[flat].astype(np.int64) - 1), 1)
+    ballots = label * len(_VESSELS) + vessel_map[voxels] - 1
+    votes = np.bincount(ballots, minlength=n_labels * len(_VESSELS)).reshape(n_labels, -1)
     slice_index = np.zeros(n_labels, dtype=np.int64)
-    slice_index[label] = flat // (hu.shape[1] * hu.shape[2])
+    slice_index[label] = voxels[0]
     pixel_mm2 = spacing_mm[1] * spacing_mm[2]
     area_mm2 = n_pixels * pixel_mm2
     # A tolerance of one part in 10^9: 0.5 x 0.5 mm pixels make exactly 1 mm2 of four.
@@ -169,6 +169,18 @@ def _density_factor(peak_hu: NDArray[np.float64], threshold_hu: float) -> NDArra
     return 1 + np.searchsorted(edges, peak_hu, side="right").astype(np.int64)
 
 
+def _labels_of(
+    is_over: NDArray[np.bool_], voxels: tuple[NDArray[np.intp], ...], connectivity: int
+) -> tuple[NDArray[np.intp], int]:
+    """Label lesions, and return the label (from 0) of each voxel, and how many there are."""
+    # Labelling visits every voxel of its box, so the box is drawn around the candidates anew.
+    first = [int(index.min()) for index in voxels]
+    box = tuple(slice(low, int(index.max()) + 1) for low, index in zip(first, voxels, strict=True))
+    labels, n_labels = ndimage.label(is_over[box], _structure(connectivity))
+    inside = tuple(index - low for low, index in zip(first, voxels, strict=True))
+    return labels[inside].astype(np.intp) - 1, n_labels
+
+
 def _structure(connectivity: int) -> NDArray[np.bool_]:
     # Only the middle plane is connected: one call labels every slice at once.
     structure = np.zeros((3, 3, 3), dtype=np.bool_)
@@ -177,12 +189,13 @@ def _structure(connectivity: int) -> NDArray[np.bool_]:
 
 
 def _bounding_box(vessel_map: NDArray[np.uint8]) -> tuple[slice, slice, slice] | None:
-    slices = np.flatnonzero(np.any(vessel_map, axis=(1, 2)))
+    # A maximum of bytes runs in vector instructions; `any` would first make every byte a Boolean.
+    slices = np.flatnonzero(vessel_map.max(axis=(1, 2), initial=0))
     if slices.size == 0:
         return None
     first, last = int(slices[0]), int(slices[-1]) + 1
-    rows = np.flatnonzero(np.any(vessel_map[first:last], axis=(0, 2)))
-    columns = np.flatnonzero(np.any(vessel_map[first:last], axis=(0, 1)))
+    plane = vessel_map[first:last].max(axis=0)
+    rows, columns = np.flatnonzero(plane.any(axis=1)), np.flatnonzero(plane.any(axis=0))
     return (
         slice(first, last),
         slice(int(rows[0]), int(rows[-1]) + 1),
