@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from coordinator.intake import TO_NOBODY, TO_PARTICIPANTS, Intake
+from coordinator.masked_sums import MaskedSums
 from coordinator.store import CoordinatorStore, Direction, RoundRecord, RoundState
 from fedcac.aggregate import Aggregate, FlowCounts, parse_aggregate
 from fedcac.canonical import canonical_bytes, sha256_hex
@@ -21,6 +22,7 @@ from fedcac.exchange import (
     Acceptance,
     Answer,
     Courier,
+    MaskingTerms,
     Offer,
     Query,
     Reply,
@@ -32,7 +34,7 @@ from fedcac.models.manifest import MANIFEST_FILE, PAYLOAD_TYPE, PackageManifest
 from fedcac.protocol import Protocol
 from fedcac.protocol.signing import open_protocol, seal_protocol
 from fedcac.signing import SigningKey, open_envelope, trusted
-from fedcac.statistics import Estimate, PoolingSession, SiteAnswers
+from fedcac.statistics import SUM_OF_SITES, Estimate, PoolingSession, SiteAnswers
 from fedcac.vocabulary import RefusalCode, SiteName
 
 __all__ = ["LaunchPlan", "RoundEngine", "RoundView", "SiteView"]
@@ -111,6 +113,7 @@ class RoundEngine:
         self._store = store
         self._courier = courier
         self._intake = Intake(store, courier)
+        self._sums = MaskedSums(store, courier, self._intake, key, clock)
         self._key = key
         self._lead_keys = trusted([key.public])
         self._clock = clock
@@ -127,6 +130,7 @@ class RoundEngine:
             If a newer version of the protocol, or another one of this version, was launched.
         """
         self._check_plan(plan)
+        terms = self._masking_terms(protocol, plan)
         envelope = seal_protocol(protocol, self._key)
         open_protocol(envelope, self._lead_keys, newest_seen=self._store.newest_protocols())
         now = self._clock()
@@ -140,6 +144,7 @@ class RoundEngine:
             package_digest=plan.package_digest,
             sites=plan.sites,
             expires_at=plan.deadline,
+            masking=terms,
         )
         names = package_parcels(round_id, plan.package_files)
         parcels = {names[name]: payload for name, payload in plan.package_files.items()}
@@ -209,6 +214,22 @@ class RoundEngine:
         if plan.deadline <= self._clock():
             raise UsageError("The deadline has passed.", code="bad_deadline")
 
+    def _masking_terms(self, protocol: Protocol, plan: LaunchPlan) -> MaskingTerms | None:
+        if protocol.pooling.mode == "open":
+            return None
+        n, least = len(plan.sites), protocol.pooling.least_sites
+        if n < least:
+            raise UsageError(
+                f"The protocol's sums are over at least {least} sites, and there are {n}.",
+                code="too_few_sites",
+                cure="Enrol more sites, or launch a protocol whose pooling is open.",
+            )
+        # Two thirds bear a third of the sites working together against the others.
+        threshold = max(least, -(-2 * n // 3))
+        enrolled = self._store.sites()
+        keys = {site: enrolled[site].key.to_text() for site in plan.sites}
+        return MaskingTerms(threshold=threshold, site_keys=keys)
+
     def _send_offer(self, record: RoundRecord) -> None:
         offer, _ = self._plan_of(record.round_id)
         parcels = self._store.sent_to_all(record.round_id)
@@ -239,7 +260,8 @@ class RoundEngine:
         is_late = self._clock() > record.deadline
         if any(acceptance is None for acceptance in acceptances) and not is_late:
             return
-        if n_accepting >= record.minimum_sites:
+        needed = offer.masking.threshold if offer.masking else 1
+        if n_accepting >= max(record.minimum_sites, needed):
             self._store.set_state(record.round_id, RoundState.ANSWERING)
         else:
             self._store.set_state(record.round_id, RoundState.FAILED, self._clock())
@@ -252,9 +274,13 @@ class RoundEngine:
 
     def _exchange(self, record: RoundRecord, offer: Offer, protocol: Protocol) -> None:
         session, exchange = self._replay(offer, protocol)
+        if offer.masking is not None:
+            self._sums.send_channels(offer, self._accepted(offer))
         while not session.is_finished:
             self._send_request(offer, exchange + 1, session.queries)
             if self._close(record, offer, exchange + 1) is None:
+                return
+            if not self._has_sums(record, offer, protocol, exchange + 1, session.queries):
                 return
             session, exchange = self._replay(offer, protocol)
         self._store.set_state(record.round_id, RoundState.POOLED, self._clock())
@@ -270,10 +296,13 @@ class RoundEngine:
             session = PoolingSession(protocol, [SiteName(site) for site in offer.sites])
         while not session.is_finished:
             counted = self._counted(offer.round_id, exchange + 1)
-            if counted is None:
+            sums = self._sums.sums(offer, exchange + 1) if offer.masking else {}
+            if counted is None or sums is None:
                 break
             exchange += 1
-            session.answer(self._answers(offer, exchange, counted))
+            answers = self._answers(offer, exchange, counted)
+            summed = {analysis: one.answer for analysis, one in sums.items()}
+            session.answer({**answers, SUM_OF_SITES: summed})
         self._sessions[offer.round_id] = session, exchange
         return session, exchange
 
@@ -294,15 +323,41 @@ class RoundEngine:
         for site in self._participants(offer):
             self._courier.send(SiteName(site), name, envelope)
 
-    def _participants(self, offer: Offer, *, collect: bool = False) -> tuple[str, ...]:
-        acceptances = {site: self._acceptance(offer, site, collect=collect) for site in offer.sites}
-        return tuple(site for site, a in acceptances.items() if a is not None and a.refusal is None)
+    def _participants(self, offer: Offer) -> tuple[str, ...]:
+        return tuple(self._accepted(offer))
+
+    def _accepted(self, offer: Offer) -> dict[str, Acceptance]:
+        given = {site: self._acceptance(offer, site, collect=False) for site in offer.sites}
+        return {site: a for site, a in given.items() if a is not None and a.refusal is None}
+
+    def _has_sums(
+        self,
+        record: RoundRecord,
+        offer: Offer,
+        protocol: Protocol,
+        exchange: int,
+        queries: dict[str, Query],
+    ) -> bool:
+        if offer.masking is None:
+            return True
+        counted = self._counted(offer.round_id, exchange) or ()
+        replies = {site: self._intake.reply(offer, exchange, site) for site in counted}
+        return self._sums.advance(
+            offer,
+            exchange,
+            [analysis for analysis in queries if protocol.is_masked(analysis)],
+            self._accepted(offer),
+            {site: reply for site, reply in replies.items() if reply is not None},
+            record.deadline - record.started_at,
+        )
 
     def _close(self, record: RoundRecord, offer: Offer, exchange: int) -> tuple[str, ...] | None:
         """Close an exchange once it is complete; return the sites whose replies count, or None.
 
         Which replies count is stored: one that comes later must not change what was already asked.
         """
+        if (counted := self._counted(offer.round_id, exchange)) is not None:
+            return counted
         participants = self._participants(offer)
         replied = tuple(
             s for s in participants if self._intake.reply(offer, exchange, s, collect=True)

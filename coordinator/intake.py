@@ -12,7 +12,15 @@ from typing import TypeVar
 from coordinator.store import CoordinatorStore, Direction
 from fedcac.canonical import sha256_hex
 from fedcac.errors import FedcacError
-from fedcac.exchange import Acceptance, Courier, Message, Offer, Reply, parcel_name
+from fedcac.exchange import (
+    Acceptance,
+    Courier,
+    MaskingNote,
+    Message,
+    Offer,
+    Reply,
+    parcel_name,
+)
 from fedcac.signing import TrustedKeys, trusted
 from fedcac.vocabulary import SiteName
 
@@ -40,7 +48,10 @@ class Intake:
         def opened(payload: bytes) -> Acceptance | None:
             acceptance, _ = Acceptance.open(payload, self._keys_of(site))
             address = (acceptance.round_id, acceptance.site, acceptance.offer_digest)
-            return acceptance if address == (offer.round_id, site, offer_digest) else None
+            if address != (offer.round_id, site, offer_digest):
+                return None
+            is_bare = acceptance.refusal is None and acceptance.channel_key is None
+            return None if is_bare and offer.masking is not None else acceptance
 
         name = parcel_name(offer.round_id, "acceptance")
         return self._received(offer.round_id, site, name, opened, collect=collect)
@@ -61,6 +72,20 @@ class Intake:
             return reply if given == expected else None
 
         name = parcel_name(offer.round_id, "reply", exchange)
+        return self._received(offer.round_id, site, name, opened, collect=collect)
+
+    def note(
+        self, offer: Offer, step: str, exchange: int, site: str, *, collect: bool
+    ) -> MaskingNote | None:
+        """Return a site's message of a masked sum, or None while none holds."""
+        expected = (offer.round_id, site, exchange, step)
+
+        def opened(payload: bytes) -> MaskingNote | None:
+            note, _ = MaskingNote.open(payload, self._keys_of(site))
+            given = (note.round_id, note.site, note.exchange, note.step)
+            return note if given == expected else None
+
+        name = parcel_name(offer.round_id, step, exchange)
         return self._received(offer.round_id, site, name, opened, collect=collect)
 
     def _received(

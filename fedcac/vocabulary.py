@@ -150,11 +150,19 @@ class CellStatus(StrEnum):
 
 
 class RowStatus(StrEnum):
-    """Status of one row of estimates.csv."""
+    """Status of one row of estimates.csv. Documented in docs/reference/estimates.md.
+
+    ok: the row has its number. suppressed: disclosure control, or a person at a site, withheld it.
+    not_applicable: it is not defined for this row by design, whatever the patients. not_estimable:
+    all answers are there, and the patients do not determine it. error: something failed, and a
+    repetition may give it.
+    """
 
     OK = "ok"
     SUPPRESSED = "suppressed"
+    NOT_APPLICABLE = "not_applicable"
     NOT_ESTIMABLE = "not_estimable"
+    ERROR = "error"
 
 
 class Measure(StrEnum):
@@ -279,6 +287,8 @@ class RefusalCode(StrEnum):
     BUDGET_SPENT = "budget_spent"
     NESTED_COHORT = "nested_cohort"
     UNPROTECTABLE = "unprotectable"
+    TOO_FEW_SITES = "too_few_sites"
+    SITES_CHANGED = "sites_changed"
     NOT_COMPUTABLE = "not_computable"
     REJECTED_BY_SITE = "rejected_by_site"
     PROTOCOL_INVALID = "protocol_invalid"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -22,29 +21,22 @@ from fedcac.errors import (
     RoundError,
     SignatureError,
 )
-from fedcac.exchange import Acceptance, Offer, Request, Spool, parcel_name
+from fedcac.exchange import Acceptance, Offer, Reply, Request, Spool, parcel_name
 from fedcac.exchange.parcels import package_files, rounds_in
 from fedcac.protocol import Protocol
 from fedcac.protocol.signing import open_protocol
-from fedcac.signing import PublicKey, SigningKey, trusted
+from fedcac.signing import trusted
 from fedcac.vocabulary import RefusalCode
 from site_agent.answering import Answerer
 from site_agent.cohort import ExamSource, FrozenCohort, empty_cohort
+from site_agent.identity import SiteIdentity
+from site_agent.masked_sums import MaskedSums
 from site_agent.store import ExchangeState, RoundRecord, RoundState, SiteStore
 
 if TYPE_CHECKING:
     from fedcac.models import ModelPackage
 
-__all__ = ["SiteAgent", "SiteIdentity"]
-
-
-@dataclass(frozen=True)
-class SiteIdentity:
-    """Who the site is and whom it trusts."""
-
-    name: str
-    key: SigningKey
-    lead_key: PublicKey
+__all__ = ["SiteAgent"]
 
 
 class SiteAgent:
@@ -70,6 +62,7 @@ class SiteAgent:
         self._last_cohort: tuple[str, FrozenCohort] | None = None
         self._is_auto_approving = is_auto_approving
         self._clock = clock
+        self._sums = MaskedSums(identity, store, spool, self._keys, clock)
         self.problems: dict[str, FedcacError] = {}
 
     def step(self) -> bool:
@@ -144,7 +137,7 @@ class SiteAgent:
             raise ProtocolError("The protocol is not the one offered.", code="wrong_digest")
         return protocol
 
-    def _approved_protocol(self, record: RoundRecord) -> Protocol:
+    def _approved(self, record: RoundRecord) -> Offer:
         # The spool is the courier's: what lies there now need not be what was approved, even if
         # the lead's key signed it.
         if sha256_hex(self._parcel(record.round_id, "offer")) != record.offer_digest:
@@ -153,7 +146,7 @@ class SiteAgent:
                 code="offer_changed",
                 cure="Ask the lead for a new round; this one is not answered any more.",
             )
-        return self._open_protocol(record.round_id, self._open_offer(record.round_id))
+        return self._open_offer(record.round_id)
 
     def _open_package(self, round_id: str, package_digest: str) -> ModelPackage:
         from fedcac.models import open_package
@@ -198,6 +191,9 @@ class SiteAgent:
         if self._is_incomplete(round_id, offer):
             return None
         refusal = self._verify(round_id, offer)
+        if refusal is None:
+            # Not refused for good: the site's people can confirm a key and go on.
+            self._sums.check_offer(offer, self._open_protocol(round_id, offer))
         state = RoundState.REFUSED if refusal else RoundState.OFFERED
         if state is RoundState.OFFERED and self._is_auto_approving:
             state = RoundState.APPROVED
@@ -254,12 +250,14 @@ class SiteAgent:
         name = parcel_name(record.round_id, "acceptance")
         if self._spool.outbox.get(name) is not None:
             return False
+        is_refused = record.refusal is not None
         acceptance = Acceptance(
             round_id=record.round_id,
             issued_at=self._clock(),
             site=self._identity.name,
             offer_digest=record.offer_digest,
             refusal=RefusalCode(record.refusal) if record.refusal else None,
+            channel_key=None if is_refused else self._sums.channel_key(self._approved(record)),
         )
         self._spool.outbox.put(name, acceptance.seal(self._identity.key))
         return True
@@ -287,20 +285,33 @@ class SiteAgent:
 
     def _answer_requests(self, record: RoundRecord) -> bool:
         is_changed = False
-        protocol = self._approved_protocol(record)
+        offer = self._approved(record)
+        protocol = self._open_protocol(record.round_id, offer)
         cohort = self._cohort(record, protocol)
+        if not self._sums.is_ready(offer):
+            return False
         for exchange in itertools.count(1):
             envelope = self._spool.inbox.get(parcel_name(record.round_id, "request", exchange))
             if envelope is None:
                 break
             if self._store.reply(record.round_id, exchange) is None:
-                self._answer(record, protocol, cohort, exchange, envelope)
+                self._answer(offer, protocol, cohort, exchange, envelope)
             is_changed |= self._deliver_reply(record.round_id, exchange)
+            if self._is_with_keys(record.round_id, exchange):
+                is_changed |= self._sums.step(offer, exchange)
         return is_changed
+
+    def _is_with_keys(self, round_id: str, exchange: int) -> bool:
+        """Say whether a reply has left that promised a part of a sum; a rejected one did not."""
+        payload = self._spool.outbox.get(parcel_name(round_id, "reply", exchange))
+        if payload is None:
+            return False
+        reply, _ = Reply.open(payload, trusted([self._identity.key.public]))
+        return reply.masking_keys is not None
 
     def _answer(
         self,
-        record: RoundRecord,
+        offer: Offer,
         protocol: Protocol,
         cohort: FrozenCohort,
         exchange: int,
@@ -308,18 +319,21 @@ class SiteAgent:
     ) -> None:
         request, _ = Request.open(envelope, self._keys)
         now = self._clock()
-        if (request.round_id, request.exchange) != (record.round_id, exchange):
+        if (request.round_id, request.exchange) != (offer.round_id, exchange):
             raise RoundError("A request lies under another's name.", code="wrong_address")
-        if request.protocol_digest != record.protocol_digest:
+        if request.protocol_digest != offer.protocol_digest:
             raise RoundError("A request is for another protocol.", code="wrong_protocol")
         if request.expires_at < now:
             raise RoundError("A request has expired.", code="expired")
-        reply = self._answerer.reply(
-            request, sha256_hex(envelope), protocol, cohort, self._identity.name, now
+        least_sites = offer.masking.threshold if offer.masking else 0
+        answered = self._answerer.reply(
+            request, sha256_hex(envelope), protocol, cohort, self._identity.name, now, least_sites
         )
+        keys = self._sums.prepare(offer, exchange, answered.vectors)
+        reply = answered.reply.model_copy(update={"masking_keys": keys})
         state = ExchangeState.HELD if self._answerer.is_holding else ExchangeState.RELEASED
         self._store.add_reply(
-            record.round_id,
+            offer.round_id,
             exchange,
             reply.request_digest,
             reply.seal(self._identity.key),

@@ -5,13 +5,17 @@ from __future__ import annotations
 import base64
 import json
 import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from fedcac import __version__
 from fedcac.aggregate import Aggregate
 from fedcac.canonical import Digest, digest_of
 from fedcac.disclosure import (
     FLOW,
+    Contribution,
     Gate,
     Ledger,
     Policy,
@@ -28,10 +32,22 @@ from fedcac.signing import SigningKey
 from fedcac.statistics import QueryError, estimator_for
 from fedcac.vocabulary import RefusalCode
 from site_agent.cohort import FrozenCohort
+from site_agent.masked_sums import question_name
 
-__all__ = ["Answerer"]
+__all__ = ["Answered", "Answerer"]
 
 _LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A reply, and by analysis what the site will add under masks.
+
+    Each of `vectors` holds its `question` (`question_name`) and its `numbers`.
+    """
+
+    reply: Reply
+    vectors: Mapping[str, Mapping[str, Any]]
 
 
 class Answerer:
@@ -60,8 +76,12 @@ class Answerer:
         cohort: FrozenCohort,
         site: str,
         now: datetime,
-    ) -> Reply:
-        """Return the typed reply to a verified request. Asked again, it releases the same."""
+        least_sites: int = 0,
+    ) -> Answered:
+        """Return the typed reply to a verified request. Asked again, it releases the same.
+
+        `least_sites` is how many sites stand behind a masked sum of this round.
+        """
         policy = stricter_of(self._policy, protocol.disclosure)
         gate = Gate(policy, self._ledger)
 
@@ -79,7 +99,8 @@ class Answerer:
                 cohort_size=cohort.exams.n,
             )
 
-        answers = {}
+        answers: dict[str, Answer] = {}
+        vectors: dict[str, Mapping[str, Any]] = {}
         # In the protocol's order: what it names first has the first claim on the budget.
         order = {spec.id: number for number, spec in enumerate(protocol.analyses)}
         queries = sorted(request.queries.items(), key=lambda item: order.get(item[0], len(order)))
@@ -92,11 +113,17 @@ class Answerer:
                 is_answer = isinstance(summarised, Aggregate)
                 group = _group(protocol, cohort, analysis) if is_answer else ""
                 asked = question(analysis, query, cohort.digest(), group)
-                answers[analysis] = _released(gate, asked, summarised)
+                if protocol.is_masked(analysis) and isinstance(summarised, Aggregate):
+                    answers[analysis], numbers = _added(gate, asked, summarised, least_sites)
+                    if numbers:
+                        name = question_name(asked.analysis_digest, asked.cohort_digest)
+                        vectors[analysis] = {"question": name, "numbers": numbers}
+                else:
+                    answers[analysis] = _released(gate, asked, summarised)
         # The flow also counts exams that are not analysed, so the analysed rows do not identify it.
         flow_question = question(FLOW, Query(step=FLOW), digest_of(cohort.flow.to_payload()))
         flow: Aggregate | RefusalCode = cohort.flow if cohort.exams.n else RefusalCode.EMPTY_COHORT
-        return Reply(
+        reply = Reply(
             round_id=request.round_id,
             issued_at=now,
             site=site,
@@ -113,6 +140,7 @@ class Answerer:
             ledger_head=self._ledger.head,
             software=__version__,
         )
+        return Answered(reply, vectors)
 
     def _summarise(
         self, protocol: Protocol, cohort: FrozenCohort, analysis: str, query: Query
@@ -145,6 +173,7 @@ class Answerer:
                 "issued_at": now,
                 "answers": dict.fromkeys(reply.answers, rejection),
                 "flow": rejection,
+                "masking_keys": None,
             }
         ).seal(key)
 
@@ -165,3 +194,16 @@ def _released(gate: Gate, question: Question, summarised: Aggregate | RefusalCod
     if isinstance(outcome, Release):
         return Answer(release=outcome.payload)
     return Answer(refusal=outcome.code)
+
+
+def _added(
+    gate: Gate, question: Question, summarised: Aggregate, least_sites: int
+) -> tuple[Answer, tuple[float, ...]]:
+    """Return the answer to a masked analysis, and the numbers that follow it under masks."""
+    try:
+        outcome = gate.contribute(question, summarised, least_sites)
+    except GateError:
+        return Answer(refusal=gate.refuse(question, RefusalCode.UNREGISTERED_TYPE).code), ()
+    if isinstance(outcome, Contribution):
+        return Answer(layout=outcome.layout), outcome.vector
+    return Answer(refusal=outcome.code), ()

@@ -19,8 +19,10 @@ from fedcac.errors import IntegrityError, RoundError, UsageError
 from fedcac.exchange import Request, Spool, parcel_name
 from fedcac.protocol.catalogue import load_protocol_or_shipped
 from fedcac.signing import PublicKey, SigningKey
-from site_agent.agent import SiteAgent, SiteIdentity
+from site_agent.agent import SiteAgent
 from site_agent.answering import Answerer
+from site_agent.identity import SiteIdentity
+from site_agent.peers import add_peer_verbs, known_peers
 from site_agent.review import HeldReply, review_document, review_text
 from site_agent.settings import SiteFolder, SiteSettings, create_site_folder
 from site_agent.store import ExchangeState, RoundState, SiteStore
@@ -51,6 +53,7 @@ def _opened(arguments: argparse.Namespace) -> Iterator[tuple[SiteAgent, SiteStor
                 name=settings.name,
                 key=SigningKey.load(folder.key_path),
                 lead_key=PublicKey.from_text(settings.lead_key),
+                peers=known_peers(folder),
             ),
             spool=Spool.at(folder.spool_path),
             store=store,
@@ -192,7 +195,8 @@ def _held_document(
         raise IntegrityError(
             f"What exchange {exchange} of round {round_id} answered is not in the spool any more.",
             code="question_changed",
-            cure="Restore the spool's inbox, or `fedcac-site review reject` the reply.",
+            cure="Restore the spool's inbox, or end it with `fedcac-site review reject "
+            f"{round_id} {exchange} --digest {sha256_hex(envelope)[:_PREFIX_LENGTH]}`.",
         )
     policy = load_policy(_policy_name(folder, folder.settings()))
     return review_document(
@@ -225,7 +229,7 @@ def _how_to_decide(document: dict[str, Any]) -> str:
         "To let exactly these bytes leave:\n"
         f"  fedcac-site review approve {which} \\\n    --digest {prefix}\n"
         "To send refusals instead, without any number:\n"
-        f"  fedcac-site review reject {which}\n"
+        f"  fedcac-site review reject {which} \\\n    --digest {prefix}\n"
         "Until then it is held."
     )
 
@@ -244,13 +248,26 @@ def _check_digest(given: str, digest: str) -> None:
     )
 
 
+def _chosen(arguments: argparse.Namespace, agent: SiteAgent, store: SiteStore) -> str | None:
+    """Return the digest of the held reply that is meant, or None if the terminal said no.
+
+    Either the digest was given, or the reply is shown and a person at the terminal is asked.
+    """
+    key = arguments.round_id, arguments.exchange
+    digest = sha256_hex(_held_envelope(store, *key)[1])
+    if arguments.digest is not None:
+        _check_digest(arguments.digest, digest)
+        return digest
+    _check_terminal(arguments)
+    text = review_text(_held_document(arguments, agent, store, *key))
+    return digest if _is_agreed(f"{text}\n\n{arguments.question}") else None
+
+
 def _review_approve(arguments: argparse.Namespace) -> Outcome:
     key = arguments.round_id, arguments.exchange
     with _opened(arguments) as (agent, store):
-        digest = sha256_hex(_held_envelope(store, *key)[1])
-        if arguments.digest is not None:
-            _check_digest(arguments.digest, digest)
-        elif not _is_agreed(arguments, review_text(_held_document(arguments, agent, store, *key))):
+        digest = _chosen(arguments, agent, store)
+        if digest is None:
             return Outcome("Not approved; the reply is still held.", {"released": None}, 2)
         agent.release(*key)
         spool = Spool.at(SiteFolder(arguments.home).spool_path)
@@ -264,25 +281,27 @@ def _review_approve(arguments: argparse.Namespace) -> Outcome:
     return Outcome(f"Released: {len(payload)} bytes, {digest}", {"released": digest})
 
 
-def _is_agreed(arguments: argparse.Namespace, text: str) -> bool:
-    """Show a reply to the person at the terminal and ask; UsageError if nobody sits there."""
+def _check_terminal(arguments: argparse.Namespace) -> None:
     if arguments.format == "json" or not sys.stdin.isatty():
         raise UsageError(
-            "Say which reply is approved.",
+            "Say which reply is meant.",
             code="no_digest",
             cure="Give --digest as `fedcac-site review show` prints it, or use a terminal.",
         )
-    say(f"{text}\n\nLet exactly these bytes leave? [y/N]")
+
+
+def _is_agreed(text: str) -> bool:
+    say(f"{text} [y/N]")
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _review_reject(arguments: argparse.Namespace) -> Outcome:
     with _opened(arguments) as (agent, store):
-        _, held = _held_envelope(store, arguments.round_id, arguments.exchange)
-        if arguments.digest is not None:
-            _check_digest(arguments.digest, sha256_hex(held))
+        digest = _chosen(arguments, agent, store)
+        if digest is None:
+            return Outcome("Not rejected; the reply is still held.", {"rejected": None}, 2)
         agent.reject(arguments.round_id, arguments.exchange)
-    return Outcome("Rejected; the lead learns the code and nothing else.")
+    return Outcome("Rejected; the lead learns the code and nothing else.", {"rejected": digest})
 
 
 def _ledger_verify(arguments: argparse.Namespace) -> Outcome:
@@ -331,6 +350,7 @@ def _add_setup_verbs(verbs: Any) -> None:
     check = cohort_verbs.add_parser("check", help="say which exam is excluded, why, and the cure")
     check.add_argument("protocol", help="a protocol file, or the id of a shipped one")
     add_format(check, _cohort_check)
+    add_peer_verbs(verbs)
 
 
 def _add_round_verbs(verbs: Any) -> None:
@@ -355,19 +375,20 @@ def _add_release_verbs(verbs: Any) -> None:
     show = review_verbs.add_parser("show", help="show what is about to leave, and its digest")
     show.add_argument("--full", action="store_true", help="print every number, however many")
     add_format(show, _review_show)
-    for name, verb, text in (
-        (
-            "approve",
-            _review_approve,
-            "the digest that `review show` printed, or its first 19 characters: nothing else "
-            "leaves. Without it the reply is shown and a terminal is asked",
-        ),
-        ("reject", _review_reject, "reject only the reply with this digest"),
+    for name, verb, question, text in (
+        ("approve", _review_approve, "Let exactly these bytes leave?", "nothing else leaves"),
+        ("reject", _review_reject, "Send refusals instead of it?", "nothing else is refused"),
     ):
         parser = review_verbs.add_parser(name, help=f"{name} one held reply")
         parser.add_argument("round_id")
         parser.add_argument("exchange", type=int)
-        parser.add_argument("--digest", help=text)
+        parser.add_argument(
+            "--digest",
+            help="the digest that `review show` printed, or its first "
+            f"{_PREFIX_LENGTH} characters: {text}. Without it the reply is shown and a terminal "
+            "is asked",
+        )
+        parser.set_defaults(question=question)
         add_format(parser, verb)
 
     ledger = verbs.add_parser("ledger", help="the record of everything that left")

@@ -67,6 +67,11 @@ class SiteFolder:
         return self.root / "keys" / "site.key"
 
     @property
+    def peers_path(self) -> Path:
+        """The confirmed signing keys of other sites, one `NAME.pub` each."""
+        return self.root / "keys" / "peers"
+
+    @property
     def database_path(self) -> Path:
         """The site's SQLite database."""
         return self.root / "state.sqlite"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -60,6 +60,12 @@ CREATE TABLE IF NOT EXISTS exchanges (
     state TEXT NOT NULL,
     reply BLOB NOT NULL,
     PRIMARY KEY (round_id, exchange)
+);
+CREATE TABLE IF NOT EXISTS documents (
+    kind TEXT NOT NULL,
+    name TEXT NOT NULL,
+    payload BLOB NOT NULL,
+    PRIMARY KEY (kind, name)
 );
 """
 
@@ -330,3 +336,20 @@ class SiteStore:
             (ExchangeState.HELD.value,),
         )
         return tuple((row[0], int(row[1])) for row in rows)
+
+    # documents of the masked sums
+
+    def keep_documents(self, documents: Mapping[tuple[str, str], bytes]) -> None:
+        """Store documents by kind and name, in the place of earlier ones, all of them or none."""
+        with self._transaction() as connection:
+            connection.executemany(
+                "INSERT OR REPLACE INTO documents VALUES (?, ?, ?)",
+                [(kind, name, payload) for (kind, name), payload in documents.items()],
+            )
+
+    def document(self, kind: str, name: str) -> bytes | None:
+        """Return a stored document, or None."""
+        row = self._connection.execute(
+            "SELECT payload FROM documents WHERE kind = ? AND name = ?", (kind, name)
+        ).fetchone()
+        return None if row is None else bytes(row[0])

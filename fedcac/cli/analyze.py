@@ -37,6 +37,12 @@ def add_parser(subparsers: Any) -> None:
         help="disclosure policy: research (default), cms, open, or a policy file",
     )
     parser.add_argument("--out", type=Path, required=True, help="output folder")
+    parser.add_argument(
+        "--pooling",
+        choices=("open", "masked"),
+        help="each site answers by itself, or only sums over sites are seen (default: as the "
+        "protocol says)",
+    )
     add_format(parser, _run)
 
 
@@ -70,7 +76,7 @@ def _secret_of(table: Path) -> bytes:
 
 def _run(arguments: argparse.Namespace) -> Outcome:
     from coordinator.reporting import write_round_report
-    from fedcac.cli.in_memory import NOT_SHOWN, InMemorySite, run_round
+    from fedcac.cli.in_memory import NOT_SHOWN, InMemorySite, pooled_by, run_round
     from fedcac.disclosure import load_policy
     from fedcac.protocol.catalogue import load_protocol_or_shipped
     from fedcac.signing import SigningKey
@@ -78,7 +84,7 @@ def _run(arguments: argparse.Namespace) -> Outcome:
     from site_agent.table_source import TableSource
 
     tables = _tables(arguments.site)
-    protocol = load_protocol_or_shipped(arguments.protocol)
+    protocol = pooled_by(load_protocol_or_shipped(arguments.protocol), arguments.pooling)
     policy = load_policy(arguments.policy)
     with tempfile.TemporaryDirectory(prefix="fedcac-") as scratch:
         sites = [

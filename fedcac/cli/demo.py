@@ -30,12 +30,18 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--keep-exams", type=Path, metavar="DIR", help="keep the generated DICOM in this folder"
     )
+    parser.add_argument(
+        "--pooling",
+        choices=("open", "masked"),
+        help="each site answers by itself, or only sums over sites are seen (default: as the "
+        "protocol says)",
+    )
     add_format(parser, _run)
 
 
 def _run(arguments: argparse.Namespace) -> Outcome:
     from coordinator.reporting import write_round_report
-    from fedcac.cli.in_memory import NOT_SHOWN, InMemorySite, SignedPackage, run_round
+    from fedcac.cli.in_memory import NOT_SHOWN, InMemorySite, SignedPackage, pooled_by, run_round
     from fedcac.disclosure import load_policy
     from fedcac.models import demonstration_package_folder, seal_package
     from fedcac.phantom import write_cohort
@@ -46,7 +52,7 @@ def _run(arguments: argparse.Namespace) -> Outcome:
 
     started = time.monotonic()
     policy = load_policy(arguments.policy)
-    protocol = load_shipped(_PROTOCOL)
+    protocol = pooled_by(load_shipped(_PROTOCOL), arguments.pooling)
     lead_key = SigningKey.generate()
     package = seal_package(demonstration_package_folder(), lead_key)
     with tempfile.TemporaryDirectory(prefix="fedcac-demo-") as scratch_name:

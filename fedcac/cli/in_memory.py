@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Literal
 
 from coordinator.engine import LaunchPlan, RoundEngine, RoundView
 from coordinator.store import CoordinatorStore, EnrolledSite, RoundState
@@ -14,15 +15,16 @@ from fedcac.canonical import Digest
 from fedcac.disclosure import FileLedger, Policy
 from fedcac.errors import FedcacError, RoundError
 from fedcac.exchange import MailboxCourier, Spool
-from fedcac.protocol import Protocol
+from fedcac.protocol import Pooling, Protocol
 from fedcac.signing import SigningKey
 from fedcac.vocabulary import SiteName
-from site_agent.agent import SiteAgent, SiteIdentity
+from site_agent.agent import SiteAgent
 from site_agent.answering import Answerer
 from site_agent.cohort import ExamSource
+from site_agent.identity import SiteIdentity
 from site_agent.store import SiteStore
 
-__all__ = ["NOT_SHOWN", "InMemorySite", "SignedPackage", "run_round"]
+__all__ = ["NOT_SHOWN", "InMemorySite", "SignedPackage", "pooled_by", "run_round"]
 
 NOT_SHOWN = shutil.ignore_patterns("*.groups")
 """What of a site's files does not belong into an output folder: who was in which group."""
@@ -51,6 +53,14 @@ class SignedPackage:
     files: dict[str, bytes]
 
 
+def pooled_by(protocol: Protocol, mode: Literal["open", "masked"] | None) -> Protocol:
+    """Return the protocol with its answers pooled in another way; None leaves it as it is."""
+    if mode is None or mode == protocol.pooling.mode:
+        return protocol
+    document = protocol.model_dump() | {"pooling": Pooling(mode=mode)}
+    return Protocol.model_validate(document)
+
+
 def run_round(
     protocol: Protocol,
     sites: Sequence[InMemorySite],
@@ -71,12 +81,14 @@ def run_round(
     spools = {SiteName(site.name): Spool.in_memory() for site in sites}
     store = CoordinatorStore("sqlite://")
     agents = {}
+    keys = {site.name: SigningKey.generate() for site in sites}
+    peers = {name: key.public for name, key in keys.items()}
     for site in sites:
         site.ledger_path.parent.mkdir(parents=True, exist_ok=True)
-        key = SigningKey.generate()
+        key = keys[site.name]
         store.enrol(EnrolledSite(site.name, key.public, spool=""))
         agents[site.name] = SiteAgent(
-            identity=SiteIdentity(site.name, key, lead_key.public),
+            identity=SiteIdentity(site.name, key, lead_key.public, peers),
             spool=spools[SiteName(site.name)],
             store=site.store,
             source=site.source,

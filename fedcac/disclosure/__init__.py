@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedcac.disclosure.gate import Gate, Refusal, Release
+from fedcac.disclosure.gate import Contribution, Gate, Refusal, Release
 from fedcac.disclosure.ledger import FileLedger, Ledger, LedgerEntry, MemoryLedger
 from fedcac.disclosure.policy import (
     LikelihoodLimits,
@@ -15,6 +15,7 @@ from fedcac.disclosure.question import FLOW, Question, analysis_digest, question
 
 __all__ = [
     "FLOW",
+    "Contribution",
     "FileLedger",
     "Gate",
     "Ledger",

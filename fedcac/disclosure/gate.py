@@ -9,77 +9,37 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import InitVar, dataclass, field
 from typing import Any
 
 from fedcac.aggregate import Aggregate, CrossTable, LikelihoodTerms, Totals, parse_aggregate
 from fedcac.aggregate.base import registered
-from fedcac.canonical import Digest, canonical_bytes, sha256_hex
+from fedcac.aggregate.vectors import layout_of, vector_of
+from fedcac.canonical import canonical_bytes, sha256_hex
+from fedcac.disclosure import masked
 from fedcac.disclosure.budget import is_over_budget
+from fedcac.disclosure.classes import (
+    beside_tables,
+    is_of_classes,
+    tells_withheld_categories,
+)
 from fedcac.disclosure.differences import known_positives, without_unknown_classes
+from fedcac.disclosure.facts import Earlier, earlier_facts
 from fedcac.disclosure.groups import tells_few
-from fedcac.disclosure.history import is_near_duplicate, shape_is
+from fedcac.disclosure.history import is_near_duplicate, is_told_otherwise, shape_is
 from fedcac.disclosure.ledger import Ledger, LedgerEntry
+from fedcac.disclosure.outcomes import GATE, Contribution, Refusal, Release
 from fedcac.disclosure.payloads import holds_text, is_finite, payload_of, verify
 from fedcac.disclosure.policy import Policy
 from fedcac.disclosure.question import Question
 from fedcac.disclosure.rules import apply_rule, check_consistency, rule_shape
+from fedcac.disclosure.rules.cross_tables import whole_matrix
 from fedcac.errors import GateError
 from fedcac.vocabulary import RefusalCode
 
-__all__ = ["Gate", "Refusal", "Release"]
+__all__ = ["Contribution", "Gate", "Refusal", "Release"]
 
-_TOKEN = object()
 _CHARGED = (LikelihoodTerms, Totals)
 """Shapes of real numbers that few patients could be solved from: what they release is counted."""
-
-
-@dataclass(frozen=True)
-class Release:
-    """An aggregate that passed the gate. Only `Gate.release` can make one.
-
-    `content` is the canonical JSON that leaves; `profile` is the policy's, so that a release made
-    under `open` is known as such.
-    """
-
-    content: bytes
-    profile: str
-    policy_digest: Digest
-    token: InitVar[object] = field(repr=False)
-
-    def __post_init__(self, token: object) -> None:
-        if token is not _TOKEN:
-            raise GateError(
-                "A release can only be made by the gate.",
-                code="forged_release",
-                cure="Call Gate.release.",
-            )
-
-    def __init_subclass__(cls) -> None:
-        raise GateError("A release has no other kinds.", code="forged_release")
-
-    @property
-    def payload(self) -> dict[str, Any]:
-        """Return a fresh copy of the JSON document that leaves."""
-        document: dict[str, Any] = json.loads(self.content)
-        return document
-
-    @property
-    def digest(self) -> Digest:
-        """Digest of the bytes that leave."""
-        return sha256_hex(self.content)
-
-    @property
-    def n_bytes(self) -> int:
-        """Number of bytes that leave."""
-        return len(self.content)
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A non-answer: its code is all that anyone outside learns."""
-
-    code: RefusalCode
 
 
 class Gate:
@@ -139,6 +99,34 @@ class Gate:
         self._ledger.append(entry)
         return self._release(content)
 
+    def contribute(
+        self, question: Question, aggregate: Aggregate, least_sites: int
+    ) -> Contribution | Refusal:
+        """Return what may be added to a sum over at least `least_sites` sites.
+
+        An identical question gets the same numbers again. One that was answered by itself is not
+        answered in a sum, nor the other way round: whoever knows the answers of all sites but one,
+        and the sum, knows that one. Parameters and errors are those of `release`.
+        """
+        earlier = self._earlier(question)
+        layout = layout_of(aggregate)
+        if earlier is not None:
+            content = canonical_bytes(earlier.payload)
+            is_same = earlier.policy_digest == self._policy_digest
+            if not is_same or earlier.least_sites != least_sites:
+                return self.refuse(question, RefusalCode.UNPROTECTABLE)
+            self._note_repeat(question, earlier, content)
+            return Contribution(layout, _vector(content), GATE)
+        verdict = self._judge(question, aggregate, least_sites)
+        if isinstance(verdict, RefusalCode):
+            return self.refuse(question, verdict)
+        content = canonical_bytes(verdict)
+        entry = self._entry(
+            question, kind=verdict["kind"], content=content, least_sites=least_sites
+        )
+        self._ledger.append(entry)
+        return Contribution(layout, _vector(content), GATE)
+
     def refuse(self, question: Question, code: RefusalCode) -> Refusal:
         """Refuse a question for a reason the gate does not judge, and write it to the ledger.
 
@@ -159,19 +147,30 @@ class Gate:
         return None
 
     def _repeat(self, question: Question, earlier: LedgerEntry) -> Release | Refusal:
-        if earlier.policy_digest != self._policy_digest:
+        if earlier.policy_digest != self._policy_digest or earlier.least_sites:
             return self.refuse(question, RefusalCode.UNPROTECTABLE)
         content = canonical_bytes(earlier.payload)
+        self._note_repeat(question, earlier, content)
+        return self._release(content)
+
+    def _note_repeat(self, question: Question, earlier: LedgerEntry, content: bytes) -> None:
         is_written = any(
             entry.answers(question) and entry.payload is not None for entry in self._ledger.entries
         )
         if not is_written:
             self._ledger.append(
-                self._entry(question, kind=earlier.kind, content=content, repeats=earlier.index)
+                self._entry(
+                    question,
+                    kind=earlier.kind,
+                    content=content,
+                    repeats=earlier.index,
+                    least_sites=earlier.least_sites,
+                )
             )
-        return self._release(content)
 
-    def _judge(self, question: Question, aggregate: Aggregate) -> dict[str, Any] | RefusalCode:
+    def _judge(
+        self, question: Question, aggregate: Aggregate, least_sites: int = 0
+    ) -> dict[str, Any] | RefusalCode:
         aggregate_type = type(aggregate)
         kind = getattr(aggregate_type, "kind", "")
         if registered().get(kind) is not aggregate_type or rule_shape(aggregate_type) is None:
@@ -181,49 +180,94 @@ class Gate:
             return RefusalCode.NOT_COMPUTABLE
         verified = verify(payload, aggregate)
         check_consistency(verified)
-        safe = apply_rule(verified, self._policy)
+        earlier = None
+        if least_sites:
+            safe = masked.judge(verified, self._policy, least_sites)
+        else:
+            earlier = self._earlier_facts(question, verified)
+            safe = apply_rule(verified, self._policy, earlier)
         if isinstance(safe, RefusalCode):
             return safe
         released = payload_of(safe)
         if safe.evidence is not None or holds_text(released, safe):
             raise GateError("An aggregate holds more than numbers.", code="text_or_evidence")
         parse_aggregate(released)
-        released = self._beside_cross_tables(question, released)
-        return self._history_refusal(question, released) or released
+        if least_sites:
+            return self._masked_history_refusal(question, released, least_sites) or released
+        if not self._policy.is_open:
+            released = beside_tables(question, released, self._seen())
+        is_judged = bool(earlier and earlier.is_complete)
+        return self._history_refusal(question, released, is_judged=is_judged) or released
 
-    def _beside_cross_tables(self, question: Question, released: dict[str, Any]) -> dict[str, Any]:
-        """Withhold classes whose sizes a cross table of the same scores withheld."""
-        if self._policy.is_open or not _is_of_classes(released):
-            return released
-        for entry in self._ledger.entries:
-            is_table = _is_charged(entry) and _shape_is(entry, CrossTable)
-            if is_table and _is_about(entry, question):
-                known = known_positives(entry.payload or {})
-                if known is not None:
-                    released = without_unknown_classes(released, known)
-        return released
+    def _earlier_facts(self, question: Question, verified: Aggregate) -> Earlier | None:
+        """Return what was told of a cross table's cells before, if that can be judged."""
+        if self._policy.is_open or not isinstance(verified, CrossTable):
+            return None
+        return earlier_facts(question, whole_matrix(verified), self._seen(), self._ledger)
+
+    def _seen(self) -> list[LedgerEntry]:
+        # What was added to a sum nobody has seen.
+        return [e for e in self._ledger.entries if _is_charged(e) and not e.least_sites]
 
     def _history_refusal(
-        self, question: Question, released: Mapping[str, Any]
+        self, question: Question, released: Mapping[str, Any], *, is_judged: bool = False
     ) -> RefusalCode | None:
         """Judge an answer together with everything that left before."""
         if self._policy.is_open:
             return None
         past = [entry for entry in self._ledger.entries if _is_charged(entry)]
-        if any(is_near_duplicate(question, released, entry, self._policy) for entry in past):
+        if is_told_otherwise(question, released, past, is_masked=False):
+            return RefusalCode.UNPROTECTABLE
+        # Of the same cohort nobody has seen what was added to a sum.
+        seen = [
+            e for e in past if not (e.least_sites and e.cohort_digest == question.cohort_digest)
+        ]
+        if any(
+            is_near_duplicate(question, released, entry, self._policy, is_judged) for entry in seen
+        ):
             return RefusalCode.NESTED_COHORT
-        if self._tells_few(question, past):
+        if self._tells_few(question, past, self._policy.minimum_cell):
             return RefusalCode.NESTED_COHORT
         if any(_is_second(question, released, entry) for entry in past):
             return RefusalCode.TOO_MANY_EXCHANGES
-        if "two_by_two" in released and not _is_told_by(question, released, past):
+        if "two_by_two" in released and not _is_told_by(question, released, seen):
+            return RefusalCode.NESTED_COHORT
+        if tells_withheld_categories(question, released, self._seen()):
             return RefusalCode.NESTED_COHORT
         if not issubclass(registered()[released["kind"]], _CHARGED):
             return None
-        charged = [entry for entry in past if any(_shape_is(entry, shape) for shape in _CHARGED)]
-        return self._budget_refusal(question, released, charged)
+        return self._budget_refusal(question, released, past)
 
-    def _tells_few(self, question: Question, past: list[LedgerEntry]) -> bool:
+    def _masked_history_refusal(
+        self, question: Question, released: Mapping[str, Any], least_sites: int
+    ) -> RefusalCode | None:
+        """Judge a part of a sum together with everything that left before.
+
+        Sums about cohorts that differ by few patients tell of these by subtraction, whether
+        anybody sees a site's part or not.
+        """
+        if self._policy.is_open:
+            return None
+        past = [entry for entry in self._ledger.entries if _is_charged(entry)]
+        if is_told_otherwise(question, released, past, is_masked=True):
+            return RefusalCode.UNPROTECTABLE
+        others = [entry for entry in past if entry.cohort_digest != question.cohort_digest]
+        if any(is_near_duplicate(question, released, entry, self._policy) for entry in others):
+            return RefusalCode.NESTED_COHORT
+        if any(_is_second(question, released, entry) for entry in past):
+            return RefusalCode.TOO_MANY_EXCHANGES
+        kind = registered()[released["kind"]]
+        if masked.are_counts_alone(kind):
+            return None
+        few = masked.shared(self._policy.minimum_cell, least_sites)
+        if self._tells_few(question, past, few):
+            return RefusalCode.NESTED_COHORT
+        if not issubclass(kind, _CHARGED):
+            return None
+        behind = masked.patients_behind(released["n_patients"], self._policy, least_sites)
+        return self._budget_refusal(question, {**released, "n_patients": behind}, past)
+
+    def _tells_few(self, question: Question, past: list[LedgerEntry], few: int) -> bool:
         """Say whether sums over this group and those told of tell one over few patients."""
         if not question.group:
             return False
@@ -239,13 +283,14 @@ class Gate:
         if question.group in groups:
             return False
         every = [question.group, *sorted(groups)]
-        return tells_few(every, question.cohort_size, self._policy.minimum_cell)
+        return tells_few(every, question.cohort_size, few)
 
     def _budget_refusal(
         self, question: Question, released: Mapping[str, Any], past: list[LedgerEntry]
     ) -> RefusalCode | None:
         limits = self._policy.cox
-        about = [entry for entry in past if entry.cohort_digest == question.cohort_digest]
+        charged = [entry for entry in past if any(_shape_is(entry, shape) for shape in _CHARGED)]
+        about = [entry for entry in charged if entry.cohort_digest == question.cohort_digest]
         asked = {e.key for e in about if e.analysis_digest == question.analysis_digest}
         if len(asked) >= limits.maximum_exchanges:
             return RefusalCode.TOO_MANY_EXCHANGES
@@ -261,6 +306,7 @@ class Gate:
         content: bytes | None = None,
         refusal: RefusalCode | None = None,
         repeats: int | None = None,
+        least_sites: int = 0,
     ) -> LedgerEntry:
         is_told = content is not None and bool(question.group)
         group = self._ledger.groups.remember(question.group) if is_told else None
@@ -287,10 +333,15 @@ class Gate:
             payload=None if content is None else json.loads(content),
             refusal=refusal,
             repeats=repeats,
+            least_sites=least_sites,
         )
 
     def _release(self, content: bytes) -> Release:
-        return Release(content, self._policy.profile, self._policy_digest, _TOKEN)
+        return Release(content, self._policy.profile, self._policy_digest, GATE)
+
+
+def _vector(content: bytes) -> tuple[float, ...]:
+    return tuple(vector_of(parse_aggregate(json.loads(content))))
 
 
 def _is_charged(entry: LedgerEntry) -> bool:
@@ -306,13 +357,6 @@ def _is_about(entry: LedgerEntry, question: Question) -> bool:
     return (entry.cohort_digest, entry.scores_digest) == (
         question.cohort_digest,
         question.scores_digest,
-    )
-
-
-def _is_of_classes(payload: Mapping[str, Any]) -> bool:
-    kind = registered().get(payload["kind"])
-    return kind is not None and bool(
-        getattr(kind, "are_groups_nested", False) or getattr(kind, "are_rows_of_classes", False)
     )
 
 
@@ -333,5 +377,5 @@ def _is_told_by(question: Question, table: Mapping[str, Any], past: list[LedgerE
     return known is None or all(
         without_unknown_classes(payload, known) == payload
         for payload in about
-        if _is_of_classes(payload)
+        if is_of_classes(payload)
     )

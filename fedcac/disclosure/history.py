@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from fedcac.aggregate import Aggregate, BinnedCounts, CrossTable, SurvivalTable, Totals
+from fedcac.aggregate import (
+    BinnedCounts,
+    CrossTable,
+    FlowCounts,
+    LikelihoodTerms,
+    SurvivalTable,
+    Totals,
+)
 from fedcac.aggregate.base import registered
 from fedcac.disclosure.differences import (
     are_bins_compatible,
     are_curves_compatible,
     are_positives_apart,
+    score_pair,
+    shape_is,
 )
 from fedcac.disclosure.ledger import LedgerEntry
 from fedcac.disclosure.policy import Policy
@@ -21,7 +30,14 @@ from fedcac.disclosure.rules import rule_shape
 from fedcac.disclosure.rules.common import is_few
 from fedcac.vocabulary import CellStatus
 
-__all__ = ["are_compatible", "is_near_duplicate", "is_whole", "numbers_released", "shape_is"]
+__all__ = [
+    "are_compatible",
+    "is_near_duplicate",
+    "is_told_otherwise",
+    "is_whole",
+    "numbers_released",
+    "shape_is",
+]
 
 Payload = Mapping[str, Any]
 
@@ -42,12 +58,21 @@ def numbers_released(payload: Payload) -> int:
 
 
 def is_near_duplicate(
-    question: Question, released: Payload, entry: LedgerEntry, policy: Policy
+    question: Question,
+    released: Payload,
+    entry: LedgerEntry,
+    policy: Policy,
+    is_judged: bool = False,
 ) -> bool:
-    """Say whether few patients follow from an answer and an earlier one by subtraction."""
+    """Say whether few patients follow from an answer and an earlier one by subtraction.
+
+    `is_judged`: a cross table was protected given all that earlier ones tell (`facts.py`).
+    """
     payload: Payload = entry.payload or {}
     gap = abs(payload["n_patients"] - released["n_patients"])
     if entry.cohort_digest != question.cohort_digest:
+        if _is_flow_of(question, released, entry):
+            return is_few(gap, policy)
         return gap < policy.minimum_cell and _is_alike(question, released, entry)
     if is_few(gap, policy):
         return True
@@ -56,7 +81,43 @@ def is_near_duplicate(
         # Parts of the events follow as parts of the patients do.
         if is_few(abs(before - now), policy):
             return True
-    return not _may_stand_beside(question, released, entry, policy)
+    return not _may_stand_beside(question, released, entry, policy, is_judged)
+
+
+def is_told_otherwise(
+    question: Question, released: Payload, past: Sequence[LedgerEntry], *, is_masked: bool
+) -> bool:
+    """Say whether the same scores were told by themselves, and otherwise than in a sum.
+
+    What a site withholds from an answer of its own would follow from the sum, less the answers of
+    the other sites. Where it withholds nothing, the sum tells nothing more.
+    """
+    shape = rule_shape(registered()[released["kind"]])
+    is_sum = shape in (LikelihoodTerms, Totals)
+    return any(
+        bool(entry.least_sites) != is_masked
+        # Of two models only their own answers can be subtracted from one another.
+        and (not is_sum or entry.analysis_digest == question.analysis_digest)
+        and (entry.cohort_digest, entry.scores_digest, entry.categories_digest)
+        == (question.cohort_digest, question.scores_digest, question.categories_digest)
+        and shape is not None
+        and shape_is(entry.payload, shape)
+        and {**(entry.payload or {}), "kind": ""} != {**released, "kind": ""}
+        for entry in past
+    )
+
+
+def _is_flow_of(question: Question, released: Payload, entry: LedgerEntry) -> bool:
+    """Say whether one of two answers is the flow of the cohort that the other is about.
+
+    The flow has a digest of its own. It tells the number of all patients of the cohort, so that
+    few without a value follow from it as from any other answer.
+    """
+    payload: Payload = entry.payload or {}
+    is_flow, was_flow = (shape_is(told, FlowCounts) for told in (released, payload))
+    if was_flow and not is_flow:
+        return bool(payload["n_patients"] == question.cohort_size)
+    return is_flow and not was_flow and entry.protocol_digest == question.protocol_digest
 
 
 def _is_alike(question: Question, released: Payload, entry: LedgerEntry) -> bool:
@@ -72,37 +133,33 @@ def _is_alike(question: Question, released: Payload, entry: LedgerEntry) -> bool
 
 
 def _may_stand_beside(
-    question: Question, released: Payload, entry: LedgerEntry, policy: Policy
+    question: Question, released: Payload, entry: LedgerEntry, policy: Policy, is_judged: bool
 ) -> bool:
     payload: Payload = entry.payload or {}
     kind = registered()[released["kind"]]
     is_cut_alike = entry.categories_digest == question.categories_digest
     if issubclass(kind, CrossTable) and shape_is(payload, CrossTable):
         if entry.scores_digest != question.scores_digest:
-            return is_whole(payload) and is_whole(released)
+            if is_judged:
+                return True
+            is_apart = is_cut_alike or not _have_one_score(question, entry)
+            return is_apart and is_whole(payload) and is_whole(released)
         return is_cut_alike and are_compatible(payload, released, policy)
     if issubclass(kind, SurvivalTable) and shape_is(payload, SurvivalTable):
         return is_cut_alike and are_curves_compatible(payload, released, policy)
     earlier = registered().get(payload["kind"])
-    if earlier is not None and _tells_positives(kind) and _tells_positives(earlier):
-        if not are_positives_apart(payload, released, policy):
-            return False
+    if not are_positives_apart(payload, released, policy):
+        return False
     if issubclass(kind, BinnedCounts) and kind is earlier:
         return are_bins_compatible(payload, released, policy)
     return True
 
 
-def _tells_positives(kind: type[Aggregate]) -> bool:
-    """Say whether answers of a kind tell how many patients are positive at each cut-off."""
-    if issubclass(kind, Totals):
-        return kind.are_rows_of_classes
-    return issubclass(kind, BinnedCounts) and kind.are_groups_nested
-
-
-def shape_is(payload: Payload | None, shape: type[Aggregate]) -> bool:
-    """Say whether a payload has a shape's fields; its kind may no longer be installed."""
-    names = set(shape.model_fields) - {"evidence"}
-    return payload is not None and names <= set(payload)
+def _have_one_score(question: Question, entry: LedgerEntry) -> bool:
+    """Say whether two tables are about one score both; cut otherwise, it is cut more finely."""
+    one = score_pair(question.columns, question.scores_digest)
+    other = score_pair(entry.columns, entry.scores_digest)
+    return bool(one and other and set(one) & set(other))
 
 
 def _count_alike(one: Payload, other: Payload) -> bool:

@@ -33,7 +33,8 @@ class LedgerEntry(BaseModel):
     """One answer: a release with its payload, or a refusal with its code.
 
     `key` is the question's identity (`Question.key`). `repeats` is the index of the entry whose
-    payload was given once more.
+    payload was given once more. `least_sites` is 0 for a payload that left by itself; otherwise the
+    payload was added to a sum over at least so many sites, and nobody but the site has seen it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -60,6 +61,7 @@ class LedgerEntry(BaseModel):
     payload: dict[str, JsonValue] | None = None
     refusal: RefusalCode | None = None
     repeats: NonNegativeInt | None = None
+    least_sites: NonNegativeInt = 0
 
     def digest(self) -> Digest:
         """Return the digest that the next entry must name."""

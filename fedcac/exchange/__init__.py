@@ -7,6 +7,8 @@ from fedcac.exchange.mailbox import DirectoryMailbox, Mailbox, MemoryMailbox
 from fedcac.exchange.messages import (
     Acceptance,
     Answer,
+    MaskingNote,
+    MaskingTerms,
     Message,
     Offer,
     PolicySummary,
@@ -23,6 +25,8 @@ __all__ = [
     "DirectoryMailbox",
     "Mailbox",
     "MailboxCourier",
+    "MaskingNote",
+    "MaskingTerms",
     "MemoryMailbox",
     "Message",
     "Offer",

@@ -7,16 +7,29 @@ code for each. Each message travels in a signed envelope of its own payload type
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, ClassVar, Self, TypeVar
+from typing import Annotated, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
+from fedcac.aggregate.vectors import Layout
 from fedcac.canonical import canonical_bytes
 from fedcac.errors import RoundError
+from fedcac.masking.messages import ChannelKey, ExchangeKeys
 from fedcac.signing import PublicKey, SigningKey, TrustedKeys, open_envelope, seal
 from fedcac.vocabulary import RefusalCode
 
-__all__ = ["Acceptance", "Answer", "Message", "Offer", "PolicySummary", "Query", "Reply", "Request"]
+__all__ = [
+    "Acceptance",
+    "Answer",
+    "MaskingNote",
+    "MaskingTerms",
+    "Message",
+    "Offer",
+    "PolicySummary",
+    "Query",
+    "Reply",
+    "Request",
+]
 
 Word = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 RoundId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{3,79}$")]
@@ -73,6 +86,17 @@ class Message(_Document):
             ) from error
 
 
+class MaskingTerms(_Document):
+    """The masked sums of a round: how many sites a sum is over at least, and every site's key.
+
+    `site_keys` are the sites' signing keys as `PublicKey.to_text` writes them. A site compares
+    them with those it knows; it does not learn them from here.
+    """
+
+    threshold: Annotated[int, Field(ge=3)]
+    site_keys: dict[SiteWord, str]
+
+
 class Offer(Message):
     """The lead's invitation to a round: which protocol, which package, which sites."""
 
@@ -84,6 +108,7 @@ class Offer(Message):
     package_digest: DigestWord | None
     sites: Annotated[tuple[SiteWord, ...], Field(min_length=1)]
     expires_at: datetime
+    masking: MaskingTerms | None = None
 
 
 class Acceptance(Message):
@@ -94,6 +119,7 @@ class Acceptance(Message):
     site: SiteWord
     offer_digest: DigestWord
     refusal: RefusalCode | None = None
+    channel_key: ChannelKey | None = None
 
 
 class Request(Message):
@@ -108,15 +134,17 @@ class Request(Message):
 
 
 class Answer(_Document):
-    """Either a released aggregate or a refusal code, never both."""
+    """A released aggregate, the layout of a vector that will be added under masks, or a refusal."""
 
     release: dict[str, JsonValue] | None = None
+    layout: Layout | None = None
     refusal: RefusalCode | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if (self.release is None) == (self.refusal is None):
-            raise ValueError("an answer is either a release or a refusal")
+        given = (self.release, self.layout, self.refusal)
+        if sum(part is not None for part in given) != 1:
+            raise ValueError("an answer is either a release, a layout or a refusal")
         return self
 
 
@@ -142,3 +170,19 @@ class Reply(Message):
     policy: PolicySummary
     ledger_head: DigestWord
     software: Version
+    masking_keys: ExchangeKeys | None = None
+
+
+class MaskingNote(Message):
+    """One message of a masked sum (fedcac.masking), to or from `site`.
+
+    The lead sends channels, plan, survivors and unmask; a site masked, signature and shares.
+    `exchange` is 0 for channels, which are those of the round.
+    """
+
+    payload_type: ClassVar[str] = "application/vnd.fedcac.masking+json"
+
+    site: SiteWord
+    exchange: Annotated[int, Field(ge=0)]
+    step: Literal["channels", "plan", "masked", "survivors", "signature", "unmask", "shares"]
+    document: dict[str, JsonValue]

@@ -15,7 +15,8 @@ _PACKAGE = "package"
 def parcel_name(round_id: str, what: str, exchange: int | None = None) -> str:
     """Return the name of a parcel, such as `eng-1a2b.request-0003`.
 
-    `what` is one of offer, protocol, acceptance, request, reply; the last two need `exchange`.
+    `what` is one of offer, protocol, acceptance, request, reply, or a step of a masked sum;
+    request, reply and the steps need `exchange`.
     """
     return f"{round_id}.{what}" if exchange is None else f"{round_id}.{what}-{exchange:04d}"
 

@@ -144,6 +144,14 @@ class MaskingExchange:
         self._inputs, self._survivors = taken, survivors
         return survivors
 
+    def fits(self, message: MaskedInput) -> bool:
+        """Say whether a masked input is of this exchange and whole, so that `close` takes it."""
+        try:
+            self._checked(message)
+        except MaskingError:
+            return False
+        return message.site in self._keys
+
     def _checked(self, message: MaskedInput) -> dict[str, Words]:
         if message.address != self._address:
             raise MaskingError("A masked input is of another exchange.", code="wrong_exchange")
@@ -166,6 +174,16 @@ class MaskingExchange:
         request = UnmaskRequest(survivors=survivors, signatures=given)
         checks.check_certificate(request, self._threshold, self._enrolled)
         return request
+
+    def is_signed(self, signature: SurvivorSignature) -> bool:
+        """Say whether a survivor signed the list of survivors of this exchange."""
+        survivors, key = self._closed(), self._enrolled.get(signature.site)
+        return (
+            key is not None
+            and signature.site in survivors.survivors
+            and signature.address == survivors.address
+            and key.verify(signature.signature, survivors.statement())
+        )
 
     def sums(self, answers: Iterable[UnmaskShares]) -> tuple[MaskedSum, ...]:
         """Return the sum of every block over its surviving members.

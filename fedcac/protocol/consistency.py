@@ -26,7 +26,7 @@ from fedcac.vocabulary import ReclassificationType, ScoreRole, Vessel
 if TYPE_CHECKING:
     from fedcac.protocol.schema import Protocol, Subgroup
 
-__all__ = ["check_analyses", "check_columns", "inconsistent", "repeated"]
+__all__ = ["check_analyses", "check_columns", "check_pooling", "inconsistent", "repeated"]
 
 _SCORE_COLUMNS = frozenset(
     f"{side}_{what}"
@@ -232,3 +232,30 @@ def _check_reclassification(protocol: Protocol, analysis: ReclassificationSpec, 
     needs_cuts = analysis.type is ReclassificationType.CATEGORICAL
     if needs_cuts != bool(analysis.cuts) or list(analysis.cuts) != sorted(set(analysis.cuts)):
         raise inconsistent("cuts are increasing and belong to the categorical type", *at, "cuts")
+
+
+def check_pooling(protocol: Protocol) -> None:
+    """Check which analyses are answered in sums only, and that those that belong together are."""
+    pooling, known = protocol.pooling, {spec.id for spec in protocol.analyses}
+    if pooling.mode == "open" and pooling.per_site:
+        raise inconsistent("per_site belongs to the mode 'masked'", "pooling", "per_site")
+    if unknown := sorted(set(pooling.per_site) - known):
+        raise inconsistent(
+            f"per_site names no analysis: {', '.join(unknown)}", "pooling", "per_site"
+        )
+    for index, spec in enumerate(protocol.analyses):
+        at = ("analyses", index)
+        if isinstance(spec, CoxSpec) and spec.by_site and protocol.is_masked(spec.id):
+            raise inconsistent(
+                f"'{spec.id}' asks for every site's own model: name it under pooling.per_site",
+                *at,
+                "by_site",
+            )
+        if isinstance(spec, ReclassificationSpec):
+            together = {protocol.is_masked(name) for name in (spec.id, spec.base, spec.full)}
+            if len(together) > 1:
+                raise inconsistent(
+                    f"'{spec.id}' and its models are answered alike: name all or none of them "
+                    "under pooling.per_site",
+                    *at,
+                )

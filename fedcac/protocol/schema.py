@@ -10,7 +10,13 @@ from pydantic_core import PydanticCustomError
 from fedcac.canonical import Digest, digest_of
 from fedcac.protocol.analyses import AnalysisSpec, Identifier
 from fedcac.protocol.categories import CategoryScheme
-from fedcac.protocol.consistency import check_analyses, check_columns, inconsistent, repeated
+from fedcac.protocol.consistency import (
+    check_analyses,
+    check_columns,
+    check_pooling,
+    inconsistent,
+    repeated,
+)
 from fedcac.vocabulary import IndexTest, Modality, ReferenceKind, ScoreRole
 
 __all__ = [
@@ -22,6 +28,7 @@ __all__ = [
     "ImageCriteria",
     "IndexTestSpec",
     "Pairing",
+    "Pooling",
     "Protocol",
     "Reference",
     "ScoreColumn",
@@ -152,6 +159,19 @@ class DisclosureMinimum(_Part):
     minimum_patients: Annotated[int, Field(ge=1)] = 20
 
 
+class Pooling(_Part):
+    """How the sites' answers are put together.
+
+    `open`: each site answers by itself, and the report has rows of every site. `masked`: the
+    coordinator learns sums over at least `least_sites` sites and no site's own answer, except to
+    the analyses named in `per_site`, which are answered as under `open`.
+    """
+
+    mode: Literal["open", "masked"] = "open"
+    least_sites: Annotated[int, Field(ge=3, le=1000)] = 3
+    per_site: tuple[Identifier, ...] = ()
+
+
 class Protocol(_Part):
     """An evaluation plan. Everything a site computes is named in it, and nothing else is."""
 
@@ -177,6 +197,7 @@ class Protocol(_Part):
     subgroups: tuple[Subgroup, ...] = ()
     analyses: Annotated[tuple[AnalysisSpec, ...], Field(min_length=1)]
     disclosure: DisclosureMinimum = DisclosureMinimum()
+    pooling: Pooling = Pooling()
 
     @field_validator("schema_version", mode="before")
     @classmethod
@@ -190,6 +211,7 @@ class Protocol(_Part):
     def _check_references(self) -> Self:
         check_columns(self)
         check_analyses(self)
+        check_pooling(self)
         if self.reference.modality is not self.modality and self.pairing is None:
             raise inconsistent(
                 "index and reference are read on different exams: declare pairing.window_days",
@@ -200,6 +222,10 @@ class Protocol(_Part):
     def digest(self) -> Digest:
         """Return the digest of the protocol's canonical JSON."""
         return digest_of(self.model_dump(mode="json"))
+
+    def is_masked(self, analysis: str) -> bool:
+        """Say whether an analysis is answered in sums over sites only."""
+        return self.pooling.mode == "masked" and analysis not in self.pooling.per_site
 
     def covariate(self, name: str) -> Covariate:
         """Return a declared covariate by name.

@@ -27,13 +27,14 @@ from fedcac.statistics.estimator import (
 from fedcac.statistics.fusion import Fusion
 from fedcac.statistics.kaplan_meier import KaplanMeier
 from fedcac.statistics.reclassification import Reclassification
-from fedcac.statistics.session import PoolingSession, SiteAnswers
+from fedcac.statistics.session import SUM_OF_SITES, PoolingSession, SiteAnswers
 from fedcac.statistics.survival_calibration import SurvivalCalibration
 from fedcac.statistics.zip_regression import ZeroInflated
 
 __all__ = [
     "META",
     "POOLED",
+    "SUM_OF_SITES",
     "Accuracy",
     "Agreement",
     "Answers",

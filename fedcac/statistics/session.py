@@ -12,20 +12,31 @@ from functools import partial
 from fedcac.aggregate import Aggregate
 from fedcac.exchange.messages import Query
 from fedcac.protocol import Protocol
-from fedcac.statistics.estimator import Estimate, Pooling, estimator_for
+from fedcac.statistics.estimator import POOLED, Estimate, Pooling, estimator_for
+from fedcac.statistics.meta_rows import without
 from fedcac.vocabulary import RefusalCode, SiteName
 
-__all__ = ["PoolingSession", "SiteAnswers"]
+__all__ = ["SUM_OF_SITES", "PoolingSession", "SiteAnswers"]
+
+SUM_OF_SITES = SiteName("*sum")
+"""Who answers the masked analyses: all sites in one. No site has this name."""
 
 SiteAnswers = Mapping[SiteName, Mapping[str, Aggregate | RefusalCode]]
 """Per site, per analysis id: what it released or refused."""
 
 
 class PoolingSession:
-    """The running `pool` generators of all analyses of one protocol."""
+    """The running `pool` generators of all analyses of one protocol.
+
+    The masked analyses are answered by `SUM_OF_SITES`, with the sum of the sites' aggregates; of
+    these there are pooled rows only.
+    """
 
     def __init__(self, protocol: Protocol, sites: Sequence[SiteName]) -> None:
-        self._sites = tuple(sites)
+        self._sites = {
+            spec.id: (SUM_OF_SITES,) if protocol.is_masked(spec.id) else tuple(sites)
+            for spec in protocol.analyses
+        }
         self._estimators = {spec.id: estimator_for(spec.id, protocol) for spec in protocol.analyses}
         self._running: dict[str, Pooling] = {}
         self._queries: dict[str, Query] = {}
@@ -47,7 +58,7 @@ class PoolingSession:
         estimator = self._estimators[analysis_id]
         fits = {name: self._estimators[name].fit for name in estimator.models}
         pooling = estimator.pool(
-            self._sites, {name: fit for name, fit in fits.items() if fit is not None}
+            self._sites[analysis_id], {name: fit for name, fit in fits.items() if fit is not None}
         )
         self._running[analysis_id] = pooling
         self._advance(analysis_id, lambda: next(pooling))
@@ -56,9 +67,16 @@ class PoolingSession:
         try:
             self._queries[analysis_id] = ask()
         except StopIteration as stop:
-            self._estimates[analysis_id] = stop.value
+            self._estimates[analysis_id] = self._told(analysis_id, stop.value)
             self._queries.pop(analysis_id, None)
             del self._running[analysis_id]
+
+    def _told(self, analysis_id: str, rows: tuple[Estimate, ...]) -> tuple[Estimate, ...]:
+        if self._sites[analysis_id] != (SUM_OF_SITES,):
+            return rows
+        # Between sites nothing is known.
+        alone = without(SUM_OF_SITES)
+        return tuple(row for row in rows if row.scope == POOLED and row.group != alone)
 
     @property
     def queries(self) -> dict[str, Query]:
@@ -71,11 +89,11 @@ class PoolingSession:
         return not self._queries
 
     def answer(self, answers: SiteAnswers) -> None:
-        """Give every running analysis its sites' answers. A site that says nothing is refused."""
+        """Give every running analysis its sites' answers. A site that says nothing: `no_reply`."""
         for analysis_id in list(self._queries):
             given = {
-                site: answers.get(site, {}).get(analysis_id, RefusalCode.NOT_COMPUTABLE)
-                for site in self._sites
+                site: answers.get(site, {}).get(analysis_id, RefusalCode.NO_REPLY)
+                for site in self._sites[analysis_id]
             }
             pooling = self._running[analysis_id]
             self._advance(analysis_id, partial(pooling.send, given))

@@ -46,8 +46,9 @@ from fedcac.signing import SigningKey, open_envelope, seal, trusted
 from fedcac.statistics import PoolingSession, QueryError, estimator_for
 from fedcac.vocabulary import RefusalCode, SiteName, Vessel
 from site_agent.__main__ import main
-from site_agent.agent import SiteAgent, SiteIdentity
+from site_agent.agent import SiteAgent
 from site_agent.answering import Answerer
+from site_agent.identity import SiteIdentity
 from site_agent.scoring_queue import ExamScore
 from site_agent.store import SiteStore
 from site_agent.table_source import TableSource

@@ -17,8 +17,9 @@ from fedcac.protocol.catalogue import load_shipped
 from fedcac.protocol.signing import seal_protocol
 from fedcac.signing import SigningKey, trusted
 from fedcac.vocabulary import RefusalCode, SiteName
-from site_agent.agent import SiteAgent, SiteIdentity
+from site_agent.agent import SiteAgent
 from site_agent.answering import Answerer
+from site_agent.identity import SiteIdentity
 from site_agent.store import SiteStore
 from site_agent.table_source import TableSource
 

@@ -25,8 +25,9 @@ from fedcac.signing import SigningKey
 from fedcac.site_table import read_site_table
 from fedcac.statistics import POOLED, Estimate, PoolingSession, estimator_for
 from fedcac.vocabulary import Measure, RefusalCode, Resampling, RowStatus, SiteName
-from site_agent.agent import SiteAgent, SiteIdentity
+from site_agent.agent import SiteAgent
 from site_agent.answering import Answerer
+from site_agent.identity import SiteIdentity
 from site_agent.store import SiteStore
 from site_agent.table_source import TableSource
 

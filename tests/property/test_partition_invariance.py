@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from plans import SPECS, draw_exams, needed_models, plan
 
 from fedcac.aggregate import Aggregate, BinnedCounts, LikelihoodTerms, Totals
+from fedcac.aggregate.vectors import aggregate_of, layout_of, vector_of
 from fedcac.exams import Exams
 from fedcac.protocol import Protocol
 from fedcac.statistics import (
@@ -148,3 +149,30 @@ def test_order_of_rows_does_not_matter(kind: str) -> None:
         pool(protocol, [site], lambda name, _, query: estimators[name].summarise(exams, query)),
         pool(protocol, [site], lambda name, _, query: estimators[name].summarise(shuffled, query)),
     )
+
+
+def summed(aggregates: list[Aggregate]) -> Aggregate:
+    layouts = {layout_of(aggregate) for aggregate in aggregates}
+    assert len(layouts) == 1
+    return aggregate_of(
+        layouts.pop(), np.sum([vector_of(one) for one in aggregates], axis=0).tolist()
+    )
+
+
+@pytest.mark.parametrize("kind", sorted(SPECS))
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), n_sites=st.integers(1, 4))
+def test_a_sum_over_sites_pools_like_the_sites(kind: str, seed: int, n_sites: int) -> None:
+    protocol, exams = protocol_of(kind), draw_exams(seed, 120)
+    site_of = np.random.default_rng(seed).integers(0, n_sites, 120)
+    names = [SiteName(f"s{number}") for number in sorted(set(site_of.tolist()))]
+    parts = {name: exams.where(site_of == int(name[1:])) for name in names}
+    estimators = {spec.id: estimator_for(spec.id, protocol) for spec in protocol.analyses}
+
+    def own(analysis: str, site: SiteName, query: Any) -> Aggregate:
+        return estimators[analysis].summarise(parts[site], query)
+
+    def of_all(analysis: str, _: SiteName, query: Any) -> Aggregate:
+        return summed([own(analysis, site, query) for site in names])
+
+    assert_same(pool(protocol, names, own), pool(protocol, [SiteName("sum")], of_all))

@@ -1,0 +1,95 @@
+"""What a site may add to a sum over sites whose parts nobody sees.
+
+The coordinator learns the sum over at least so many sites and nothing of one of them. Rules about
+what a single site shows are therefore relaxed, and those about what a sum can tell are kept:
+
+- counts may be of any size, for nobody sees whose they are;
+- means and sums of squares are added where at least `minimum_cell` of the site's patients stand
+  behind them, so that a sum is about that many whoever else adds to it; otherwise nothing is added;
+- of a likelihood or of totals every site must bear its share: where a site alone needs k patients,
+  events or patients in a group, it needs k divided by the least number of sites here. As every site
+  of the sum does, the sum has k behind it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fedcac.aggregate import (
+    Aggregate,
+    BinnedCounts,
+    CrossTable,
+    Moments,
+    PairedMoments,
+    SurvivalTable,
+)
+from fedcac.disclosure.policy import Policy
+from fedcac.disclosure.rules import apply_rule
+from fedcac.vocabulary import CellStatus, RefusalCode
+
+__all__ = ["are_counts_alone", "judge", "patients_behind", "shared"]
+
+_COUNTS = (CrossTable, BinnedCounts, SurvivalTable)
+_TERMS = (Moments, PairedMoments)
+
+
+def shared(limit: int, least_sites: int) -> int:
+    """Return a site's share of a limit that a sum over so many sites must reach."""
+    return -(-limit // least_sites)
+
+
+def are_counts_alone(aggregate_type: type[Aggregate]) -> bool:
+    """Say whether a type holds numbers of patients and nothing else."""
+    return issubclass(aggregate_type, _COUNTS)
+
+
+def patients_behind(n_patients: int, policy: Policy, least_sites: int) -> int:
+    """Return the least number of patients behind a sum that a site with so many adds to."""
+    return n_patients + (least_sites - 1) * shared(policy.minimum_patients, least_sites)
+
+
+def judge(aggregate: Aggregate, policy: Policy, least_sites: int) -> Aggregate | RefusalCode:
+    """Return what a site adds to the sum, without evidence, or a refusal code."""
+    bare = aggregate.model_copy(update={"evidence": None})
+    if policy.is_open:
+        return bare
+    relaxed = _relaxed(policy, least_sites, aggregate.n_patients)
+    if aggregate.n_patients < relaxed.minimum_patients:
+        return RefusalCode.TOO_FEW_PATIENTS
+    if are_counts_alone(type(aggregate)):
+        return bare
+    if isinstance(aggregate, _TERMS):
+        least = max(policy.minimum_cell, relaxed.minimum_patients)
+        return apply_rule(aggregate, policy.model_copy(update={"minimum_patients": least}))
+    judged = apply_rule(aggregate, relaxed)
+    if isinstance(judged, RefusalCode) or not _is_partial(judged):
+        return judged
+    # A row left out at one site would be that of the other sites in the sum, and not comparable.
+    return RefusalCode.TOO_FEW_PER_CATEGORY
+
+
+def _relaxed(policy: Policy, least_sites: int, n_patients: int) -> Policy:
+    limits = policy.cox
+    behind = patients_behind(n_patients, policy, least_sites) / max(n_patients, 1)
+    cox = limits.model_copy(
+        update={
+            "maximum_parameters_per_patient": limits.maximum_parameters_per_patient * behind,
+            "minimum_events": shared(limits.minimum_events, least_sites),
+            "minimum_per_category": shared(limits.minimum_per_category, least_sites),
+        }
+    )
+    return policy.model_copy(
+        update={
+            "minimum_cell": shared(policy.minimum_cell, least_sites),
+            "minimum_patients": shared(policy.minimum_patients, least_sites),
+            "zero_is_small": False,
+            "cox": cox,
+        }
+    )
+
+
+def _is_partial(aggregate: Any) -> bool:
+    values = getattr(aggregate, "values", ())
+    return any(not row for row in values) or any(
+        isinstance(cell, CellStatus) for row in values for cell in row
+    )
