@@ -10,10 +10,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from coordinator.engine import LaunchPlan, RoundEngine, RoundView
+from coordinator.engine import RoundEngine
 from coordinator.folder import CoordinatorFolder
 from coordinator.reporting import write_round_report
 from coordinator.store import CoordinatorStore, EnrolledSite, RoundState
+from coordinator.views import LaunchPlan, RoundView
 from fedcac.console import Outcome, add_format, say
 from fedcac.errors import UsageError
 from fedcac.protocol.catalogue import load_protocol_or_shipped

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from coordinator.intake import TO_NOBODY, TO_PARTICIPANTS, Intake
 from coordinator.masked_sums import MaskedSums
 from coordinator.store import CoordinatorStore, Direction, RoundRecord, RoundState
-from fedcac.aggregate import Aggregate, FlowCounts, parse_aggregate
+from coordinator.views import LaunchPlan, RoundView, SiteView
+from fedcac.aggregate import Aggregate, parse_aggregate
 from fedcac.canonical import canonical_bytes, sha256_hex
 from fedcac.errors import GateError, RoundError, UsageError
 from fedcac.exchange import (
@@ -25,7 +25,6 @@ from fedcac.exchange import (
     MaskingTerms,
     Offer,
     Query,
-    Reply,
     Request,
     package_parcels,
     parcel_name,
@@ -34,59 +33,12 @@ from fedcac.models.manifest import MANIFEST_FILE, PAYLOAD_TYPE, PackageManifest
 from fedcac.protocol import Protocol
 from fedcac.protocol.signing import open_protocol, seal_protocol
 from fedcac.signing import SigningKey, open_envelope, trusted
-from fedcac.statistics import SUM_OF_SITES, Estimate, PoolingSession, SiteAnswers
+from fedcac.statistics import SUM_OF_SITES, PoolingSession, SiteAnswers
 from fedcac.vocabulary import RefusalCode, SiteName
 
-__all__ = ["LaunchPlan", "RoundEngine", "RoundView", "SiteView"]
+__all__ = ["RoundEngine"]
 
 _REQUEST_LIFETIME = timedelta(days=30)
-
-
-@dataclass(frozen=True)
-class LaunchPlan:
-    """What a lead decides: sites, least number of them, deadline, and the signed package's files.
-
-    `package_files` is empty, and `package_digest` None, for a round over already scored tables.
-    """
-
-    sites: tuple[str, ...]
-    minimum_sites: int
-    deadline: datetime
-    package_digest: str | None
-    package_files: dict[str, bytes]
-
-
-@dataclass(frozen=True)
-class SiteView:
-    """What the coordinator knows of one site in one round."""
-
-    name: str
-    is_accepting: bool | None
-    refusal: RefusalCode | None
-    replies: tuple[Reply, ...]
-    n_bytes: int
-
-    @property
-    def flow(self) -> FlowCounts | None:
-        """The latest flow that the site released, if it released one."""
-        for reply in reversed(self.replies):
-            if reply.flow.release is not None:
-                flow = parse_aggregate(reply.flow.release)
-                return flow if isinstance(flow, FlowCounts) else None
-        return None
-
-
-@dataclass(frozen=True)
-class RoundView:
-    """A round as far as it has come."""
-
-    record: RoundRecord
-    offer: Offer
-    protocol: Protocol
-    sites: tuple[SiteView, ...]
-    estimates: tuple[Estimate, ...]
-    n_exchanges: int
-    is_finished: bool
 
 
 def _typed(answer: Answer) -> Aggregate | RefusalCode:
@@ -182,6 +134,11 @@ class RoundEngine:
             sites=tuple(self._site_view(offer, name, n_exchanges) for name in offer.sites),
             estimates=session.estimates(),
             n_exchanges=n_exchanges,
+            sums=tuple(
+                self._sums.sums(offer, number) or {}
+                for number in range(1, n_exchanges + 1)
+                if offer.masking is not None
+            ),
             is_finished=record.state in (RoundState.POOLED, RoundState.FAILED),
         )
 
@@ -300,7 +257,7 @@ class RoundEngine:
             if counted is None or sums is None:
                 break
             exchange += 1
-            answers = self._answers(offer, exchange, counted)
+            answers = self._answers(offer, exchange, counted, session.queries)
             summed = {analysis: one.answer for analysis, one in sums.items()}
             session.answer({**answers, SUM_OF_SITES: summed})
         self._sessions[offer.round_id] = session, exchange
@@ -391,8 +348,14 @@ class RoundEngine:
         payload = self._store.parcel(round_id, Direction.SENT, name, TO_NOBODY)
         return None if payload is None else tuple(json.loads(payload))
 
-    def _answers(self, offer: Offer, exchange: int, counted: Sequence[str]) -> SiteAnswers:
+    def _answers(
+        self, offer: Offer, exchange: int, counted: Sequence[str], asked: Iterable[str]
+    ) -> SiteAnswers:
         answers: dict[SiteName, dict[str, Aggregate | RefusalCode]] = {}
+        for site in offer.sites:
+            acceptance = self._acceptance(offer, site, collect=False)
+            if acceptance is not None and acceptance.refusal is not None:
+                answers[SiteName(site)] = dict.fromkeys(asked, acceptance.refusal)
         for site in counted:
             reply = self._intake.reply(offer, exchange, site)
             if reply is not None:

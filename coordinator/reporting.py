@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
-from coordinator.engine import RoundView, SiteView
+from coordinator.answers import exchange_answers
+from coordinator.masked_sums import SumOfSites
+from coordinator.views import RoundView, SiteView
 from fedcac import __version__
 from fedcac.canonical import canonical_bytes, digest_of
 from fedcac.errors import RoundError
-from fedcac.report import PackageCard, RoundReport, SiteSummary, write_report
+from fedcac.report import ExchangeAnswer, PackageCard, RoundReport, SiteSummary, write_report
 from fedcac.vocabulary import RefusalCode
 
 if TYPE_CHECKING:
@@ -33,11 +35,12 @@ def write_round_report(view: RoundView, out: Path, package: PackageManifest | No
     """
     if view.record.finished_at is None:
         raise RoundError("The round has not ended.", code="not_pooled")
+    answers = exchange_answers(view.sites)
     write_report(
         RoundReport(
             round_id=view.record.round_id,
             protocol=view.protocol,
-            sites=tuple(_summarise(site, package) for site in view.sites),
+            sites=tuple(_summarise(site, answers[site.name], package) for site in view.sites),
             estimates=view.estimates,
             exchanges=view.n_exchanges,
             started=view.record.started_at,
@@ -58,13 +61,18 @@ def _card(package: PackageManifest) -> PackageCard:
     )
 
 
-def _summarise(site: SiteView, package: PackageManifest | None) -> SiteSummary:
+def _summarise(
+    site: SiteView,
+    answers: Mapping[str, tuple[ExchangeAnswer, ...]],
+    package: PackageManifest | None,
+) -> SiteSummary:
     last = site.replies[-1] if site.replies else None
     return SiteSummary(
         name=site.name,
         flow=site.flow,
         policy=last.policy if last else None,
         refusals=_refusals(site),
+        answers=answers,
         n_releases=len(_releases(site)),
         bytes_left=sum(len(canonical_bytes(release)) for release in _releases(site)),
         ledger_head=last.ledger_head if last else "",
@@ -104,6 +112,13 @@ def _provenance(view: RoundView) -> dict[str, JsonValue]:
         "package_digest": view.offer.package_digest,
         "coordinator_software": __version__,
         "exchanges": view.n_exchanges,
+        "sums": {
+            f"exchange {number}": {
+                analysis: {"sites": list(told.sites), "digest": _digest(told)}
+                for analysis, told in exchange.items()
+            }
+            for number, exchange in enumerate(view.sums, start=1)
+        },
         "sites": {
             site.name: {
                 "replies": len(site.replies),
@@ -115,3 +130,7 @@ def _provenance(view: RoundView) -> dict[str, JsonValue]:
             for site in view.sites
         },
     }
+
+
+def _digest(told: SumOfSites) -> str | None:
+    return None if isinstance(told.answer, RefusalCode) else digest_of(told.answer.to_payload())

@@ -21,44 +21,21 @@ from fedcac.disclosure.history import numbers_released, shape_is
 from fedcac.exchange import Answer, Query, Reply, Request
 from fedcac.protocol import Protocol
 from fedcac.statistics import estimator_for
-from fedcac.statistics.descriptive_variables import covariate_variable, score_variables
-from fedcac.statistics.grids import probability_edges, score_edges
-from fedcac.statistics.grouping import group_labels
+from site_agent.review_words import (
+    PAIRED,
+    STEPS,
+    TERMS,
+    TOTALS,
+    axis_names,
+    bin_names,
+    binned_variables,
+    named,
+    packed_names,
+)
 
 __all__ = ["HeldReply", "review_document", "review_text"]
 
 _MOST_CELLS = 60  # Larger tables are summed up in the text, unless every number is asked for.
-_STEPS = {
-    "by_site": "the coefficients of this site's own model",
-    "maximum": "sums over patients at the fitted model",
-    "measures": "sums behind reclassification, area under the curve and C-index",
-    "newton": "a likelihood and its derivatives at the coefficients asked",
-    "placements": "sums of ranks behind areas under the ROC curve",
-    "refit": "gradients of both models without each group, or on each sample",
-    "within": "this site's own area under the ROC curve",
-}
-_CLASSES = ("reference negative", "reference positive")
-_BOTH = ("neither positive", "only second positive", "only first positive", "both positive")
-_PAIRED = ("patients", "mean index", "mean reference", "M2 index", "M2 reference", "products")
-_SUMS = ("patients", "sum 1", "sum 2", "squares 1", "squares 2", "products")
-_MOVED = [f"{who}{how}" for who in ("event", "no event") for how in ("", ", up", ", down")]
-_PAIRS = ("ordered 1", "ordered 2", "mixed", "concordant 1", "concordant 2", "usable")
-# What the rows and columns of sums are: names, or a word that `_axis` resolves.
-_TOTALS: dict[str, tuple[str, Sequence[str]]] = {
-    "auc_totals": ("cuts", ("positive", "negative", "area", "variance")),
-    "calibration_bins": ("cuts bins", ("patients", "positive", "sum of risks")),
-    "cox_totals": ("terms", ("log hazard ratio", "its variance")),
-    "fusion_placements": ("cuts classes", _SUMS),
-    "fusion_sums": ("folds", "terms"),
-    "log_rank_totals": ("rank", "groups"),
-    "pair_sums": ("cuts classes", _SUMS),
-    "reclassification_totals": ("samples", (*_MOVED, *(f"pairs, {name}" for name in _PAIRS))),
-    "risk_bins": ("all bins", ("patients", "sum of risks", "n S(t)", "n^2 Var S(t)")),
-    "zip_start": ("all", ("scores", "zeros", "sum of scores")),
-}
-_ZERO_INFLATED = ("log mean", "log rate ratio", "logit of zero", "log odds ratio", "log sigma")
-_TERMS = {"calibration_terms": "cuts parts", "difference_moments": "differences"}
-_TERMS |= {"characteristic_moments": "continuous", "zip_terms": "zip", "slope_terms": "slope"}
 
 
 @dataclass(frozen=True)
@@ -110,12 +87,14 @@ def _answer(
         "analysis": name,
         "asked": asked,
         "step": query.step,
-        "step_words": _STEPS.get(query.step, query.step),
+        "step_words": STEPS.get(query.step, query.step),
         "query": dict(query.values),
         "answered_before": _before(held.ledger, entry),
         "refusal": answer.refusal,
         "refusal_words": answer.refusal and REFUSAL_WORDS[answer.refusal],
         "release": answer.release,
+        "layout": answer.layout and answer.layout.model_dump(mode="json"),
+        "n_masked": answer.layout and answer.layout.n_numbers,
     }
     if answer.release is None:
         return document
@@ -182,10 +161,6 @@ def _summary(given: Aggregate) -> str:
     return " ".join((type(given).__doc__ or "Numbers.").split("\n\n")[0].split())
 
 
-def _named(names: Sequence[Any], n: int, word: str) -> list[str]:
-    return list(names) if len(names) == n else [f"{word} {i + 1}" for i in range(n)]
-
-
 def _table(title: str, columns: Sequence[str], labels: Sequence[str], rows: Any) -> dict[str, Any]:
     # A row that the gate emptied has no numbers at all.
     pairs = zip(labels, rows, strict=True)
@@ -194,7 +169,7 @@ def _table(title: str, columns: Sequence[str], labels: Sequence[str], rows: Any)
 
 
 def _tables(given: Aggregate, own: Any, step: str | None) -> Iterator[dict[str, Any]]:
-    terms = _axis(_TERMS.get(given.kind, "terms"), own) if own else []
+    terms = axis_names(TERMS.get(given.kind, "terms"), own) if own else []
     match given:
         case shapes.FlowCounts():
             from fedcac.report.wording import EXCLUSION_WORDS, STAGE_WORDS
@@ -206,27 +181,27 @@ def _tables(given: Aggregate, own: Any, step: str | None) -> Iterator[dict[str, 
             yield from _cross_tables(given, own)
         case shapes.Moments():
             rows = zip(given.n, given.mean, given.m2, strict=True)
-            names = _named(terms, len(given.n), "term")
+            names = named(terms, len(given.n), "term")
             yield _table("", ("patients", "mean", "squared deviations"), names, rows)
         case shapes.PairedMoments():
             parts = ("n", "mean_x", "mean_y", "m2_x", "m2_y", "cross")
-            yield _table("", ["value"], _PAIRED, [getattr(given, part) for part in parts])
+            yield _table("", ["value"], PAIRED, [getattr(given, part) for part in parts])
         case shapes.BinnedCounts():
             yield from _binned_tables(given, own)
         case shapes.SurvivalTable():
             yield from _life_tables(given, own)
         case LikelihoodTerms():
-            names = _named(terms, len(given.gradient), "parameter")
+            names = named(terms, len(given.gradient), "parameter")
             yield _table("", ["value"], ["log-likelihood"], [[given.log_likelihood]])
             yield _table("First derivatives", ["value"], names, [[x] for x in given.gradient])
             yield _table("Second derivatives, times -1", names, names, given.information)
         case Totals():
-            along, across = _TOTALS.get(given.kind, ("", ()))
+            along, across = TOTALS.get(given.kind, ("", ()))
             if step == "maximum":
-                along, across = "all", _packed(own)
-            across = _axis(across, own) if isinstance(across, str) else across
-            labels = _named(_axis(along, own), len(given.values), "row")
-            columns = _named(across, max(map(len, given.values)), "number")
+                along, across = "all", packed_names(own)
+            across = axis_names(across, own) if isinstance(across, str) else across
+            labels = named(axis_names(along, own), len(given.values), "row")
+            columns = named(across, max(map(len, given.values)), "number")
             yield _table("", columns, labels, given.values)
 
 
@@ -243,101 +218,21 @@ def _cross_tables(given: shapes.CrossTable, own: Any) -> Iterator[dict[str, Any]
 
 
 def _binned_tables(given: shapes.BinnedCounts, own: Any) -> Iterator[dict[str, Any]]:
-    known = zip(_variables(given.kind, own), given.starts, given.counts, strict=True)
+    known = zip(binned_variables(given.kind, own), given.starts, given.counts, strict=True)
     for (title, groups, levels), starts, counts in known:
         for group, firsts, row in zip(groups, starts, counts, strict=True):
-            labels = _bin_names(levels, firsts) or ["every bin"]
+            labels = bin_names(levels, firsts) or ["every bin"]
             yield _table(f"{title}, {group}", ["patients"], labels, [[n] for n in row] or [[]])
 
 
 def _life_tables(given: shapes.SurvivalTable, own: Any) -> Iterator[dict[str, Any]]:
     days, end = own.spec.bin_days, own.spec.horizon_days
-    groups = _axis("groups", own)
+    groups = axis_names("groups", own)
     parts = zip(groups, given.edges, given.at_risk, given.events, given.censored, strict=True)
     for group, edges, *counts in parts:
         times = [f"days {low * days}-{min(high * days, end)}" for low, high in pairwise(edges)]
         rows = list(zip(*counts, strict=True)) or [()]
         yield _table(group, ("at risk", "event", "lost"), times or ["every time"], rows)
-
-
-def _axis(word: str, own: Any) -> list[str]:
-    """Return the names that a word of `_TOTALS` or `_TERMS` stands for in this analysis."""
-    spec, groups = own.spec, group_labels(getattr(own.spec, "by", "all"), own.protocol)
-    asked = getattr(own, "cut_offs", None) or [getattr(spec, "cut_off", 0)]
-    cuts, bins = [f"cut-off {cut:g}" for cut in asked], getattr(own, "bin_labels", ())
-    parts = ("intercept at slope 1", "intercept", "slope")
-    names: dict[str, Any] = {
-        "all": ["all patients"],
-        "all bins": [*(f"risk {label}" for label in bins), "all patients"],
-        "cuts": cuts,
-        "cuts bins": [f"{cut}, risk {label}" for cut in cuts for label in bins],
-        "cuts classes": [f"{cut}, {word}" for cut in cuts for word in ("positive", "negative")],
-        "cuts parts": [f"{cut}, {part}" for cut in cuts for part in parts],
-        "continuous": [f"{v.name}, {g}" for v in _listed(own) if v.is_continuous for g in groups],
-        "differences": [f"difference, {term or 'total'}" for term in getattr(own, "terms", [""])],
-        "samples": [f"sample {i + 1}" for i in range(getattr(spec, "replicates", 0))],
-        "folds": [f"without fold {i + 1}" for i in range(getattr(spec, "folds", 0))],
-        "groups": groups,
-        "rank": ["observed", "expected", *(f"variance, {group}" for group in groups)],
-        "slope": ["slope"],
-        "terms": own.design.terms if hasattr(own, "design") else (),
-        "zip": _ZERO_INFLATED[: getattr(own, "n_parameters", 0)],
-    }
-    return list(names.get(word, ()))
-
-
-def _packed(own: Any) -> list[str]:
-    """Return what stands where in the sums that `CoxPacking` lays in one row."""
-    terms, spec, time = own.design.terms, own.spec, ("", "time x ", "time^2 x ")
-    pairs = [f"{a} x {b}" for i, a in enumerate(terms) for b in terms[i:]]
-    names = [f"residuals {pair}" for pair in pairs if spec.robust]
-    if spec.proportionality:
-        names += [f"{word}score {term}" for word in time[:2] for term in terms]
-        names += [f"{word}variance {pair}" for word in time for pair in pairs]
-    return names + ["concordant", "discordant", "tied", "aa", "ab", "bb"] * spec.concordance
-
-
-def _listed(own: Any) -> list[Any]:
-    spec, protocol = own.spec, own.protocol
-    scores = [v for role in getattr(spec, "scores", ()) for v in score_variables(role, protocol)]
-    names = spec.covariates if spec.kind == "descriptives" else ()
-    return [*scores, *(covariate_variable(protocol.covariate(name)) for name in names)]
-
-
-def _variables(kind: str, own: Any) -> Iterator[tuple[str, Sequence[str], Any]]:
-    """Yield title, groups and bins of every variable: inner edges, or a tuple of names."""
-    spec, cuts = own.spec, _axis("cuts", own)
-    is_risk = kind == "fusion_histogram" or getattr(spec, "value", "") == "probability"
-    edges = (probability_edges if is_risk else score_edges)(getattr(spec, "bins", 400))
-    if kind == "class_histogram":
-        yield from ((f"{spec.value}, {cut}", _CLASSES, edges) for cut in cuts)
-    elif kind == "paired_cells":
-        shared = "reference" if spec.compare == "index_tests" else "index"
-        yield from ((cut, (f"{shared} negative", f"{shared} positive"), _BOTH) for cut in cuts)
-    elif kind == "pair_histogram":
-        both = ("index", "comparator")
-        yield from ((f"{t}, {cut}", _CLASSES, edges) for cut in cuts for t in both)
-    elif kind == "fusion_histogram":
-        yield from ((f"risk, {t}", _CLASSES, edges) for t in ("clinical factors", "image alone"))
-    elif kind == "score_histogram":
-        yield from ((f"{role} score", ("all",), edges) for role in ("index", "reference"))
-    elif kind == "characteristic_counts":
-        groups = group_labels(spec.by, own.protocol)
-        yield f"by {spec.by}", ("all",), tuple(groups)
-        for v in _listed(own):
-            terms = tuple(term for _, term in v.level_terms)
-            levels = terms if len(terms) > 1 else (f"{v.name}=0", f"{v.name}=1")
-            yield v.name, groups, v.edges if v.is_continuous else levels
-
-
-def _bin_names(levels: Any, firsts: Sequence[int]) -> list[str]:
-    if isinstance(levels, tuple):
-        return [" or ".join(levels[a:b]) for a, b in zip(firsts, (*firsts[1:], None), strict=True)]
-    # The first edge may be the next number after the smallest value, which has that bin alone.
-    edges = [round(float(edge), 9) for edge in levels]
-    word = "above" if edges and 0 < levels[0] - edges[0] < 1e-12 else "from"
-    names = ["the lowest", *(f"from {edge:.6g}" for edge in edges)]
-    return [f"{word} {edges[0]:.6g}" if first == 1 else names[first] for first in firsts]
 
 
 def review_text(document: dict[str, Any], *, is_full: bool = False) -> str:
@@ -370,6 +265,13 @@ def _answer_lines(answer: dict[str, Any], is_full: bool) -> Iterator[str]:
         text = f"round {before['round_id']}, exchange {before['exchange']}, ledger entry "
         text += f"{before['index']}: {told or 'the same numbers'}."
     yield from _wrapped(f"Asked before: {text}", 3)
+    if answer["layout"] is not None:
+        yield from _wrapped(
+            f"ADDED UNDER MASKS: {answer['n_masked']} numbers of kind {answer['layout']['kind']}. "
+            "They leave masked; the coordinator reads only their sum over the sites.",
+            3,
+        )
+        return
     if answer["release"] is None:
         yield from _wrapped(f"REFUSED: {answer['refusal_words']} ({answer['refusal']}).", 3)
         return

@@ -39,6 +39,7 @@ from fedcac.protocol import (
     KaplanMeierSpec,
     Protocol,
     ReclassificationSpec,
+    ScoreColumn,
     Subgroup,
 )
 from fedcac.protocol.catalogue import load_shipped
@@ -236,18 +237,23 @@ def known_sums(table: dict[str, Any]) -> Iterator[tuple[Vector, int]]:
 
 def cell_ranges(sums: list[tuple[Vector, int]]) -> NDArray[np.int64]:
     """Return the least and the greatest count of every cell, shape (25, 2), by integer search."""
+    return count_ranges(sums, np.eye(25))
+
+
+def count_ranges(sums: list[tuple[Vector, int]], groups: Vector) -> NDArray[np.int64]:
+    """Return the least and the greatest count of groups of cells, shape (n_groups, 2)."""
     masks = np.stack([mask for mask, _ in sums])
     values = np.array([value for _, value in sums], dtype=float)
-    ranges = np.zeros((25, 2), dtype=np.int64)
-    for cell in range(25):
+    ranges = np.zeros((len(groups), 2), dtype=np.int64)
+    for number, group in enumerate(groups):
         for end, sign in enumerate((1, -1)):
             found = milp(
-                sign * np.eye(25)[cell],
+                sign * group,
                 constraints=LinearConstraint(masks, values, values),
                 bounds=Bounds(0, np.inf),
-                integrality=np.ones(25),
+                integrality=np.ones(len(group)),
             )
-            ranges[cell, end] = round(float(sign * found.fun))
+            ranges[number, end] = round(float(sign * found.fun))
     return ranges
 
 
@@ -277,6 +283,53 @@ def published_table(profile: str) -> Finding:
     narrowest = int(widths[SITE_1.ravel() < 5].min())
     note = "" if found == 25 else f"a small cell can be any of {narrowest + 1} numbers or more"
     return Finding(found, 25, "cells", note)
+
+
+CROSSED = {
+    (5, 5, 5): 30,
+    (5, 5, 50): 10,
+    (5, 800, 5): 10,
+    (50, 5, 50): 3,
+    (800, 5, 50): 5,
+    (800, 5, 5): 5,
+    (800, 800, 5): 5,
+    (800, 800, 800): 32,
+}
+"""Patients by reference, index and visual score; three have a reference score of 11 to 100."""
+
+
+def linked_tables(profile: str) -> Finding:
+    """Two index tests crossed with one reference: each table tells of its categories."""
+    scores = np.repeat(np.array(list(CROSSED), dtype=float), list(CROSSED.values()), axis=0)
+    names = ("reference_score", "index_score", "visual_score")
+    exams = exams_of(100, **dict(zip(names, scores.T, strict=True)))
+    protocol = protocol_of(
+        AgreementSpec(id="x", kind="agreement"),
+        AgreementSpec(id="y", kind="agreement", index="comparator"),
+        comparator=ScoreColumn(column="visual_score", description="Visual estimate"),
+    )
+    site, what = Site(profile), "categories' sizes"
+    tables = [
+        site.ask(protocol, name, exams, next(estimator_for(name, protocol).pool(["site"])))
+        for name in ("x", "y")
+    ]
+    # The unknowns are the cells of both tables, whose rows have the same sums.
+    rows = [block(range(i, i + 1), range(5)) for i in range(5)]
+    facts = [(np.r_[row, -row], 0) for row in rows]
+    for half, table in enumerate(tables):
+        if isinstance(table, dict):
+            empty = np.zeros(25)
+            facts += [
+                (np.r_[empty, mask] if half else np.r_[mask, empty], count)
+                for mask, count in known_sums(table)
+            ]
+    ranges = count_ranges(facts, np.hstack([np.stack(rows), np.zeros((5, 25))]))
+    sizes = np.array([np.sum(scores[:, 0] == value) for value in (0, 5, 50, 250, 800)])
+    small, widths = sizes < 5, ranges[:, 1] - ranges[:, 0]
+    found = int(np.sum(widths[small] == 0))
+    told = [i for i, table in enumerate(tables) if isinstance(table, dict)]
+    note = f"{len(told)} of 2 tables answered; each can be any of {widths[small].min() + 1} numbers"
+    return Finding(found, int(small.sum()), what, "" if found else f"{note} or more")
 
 
 # --- 2. and 3. Cox models -------------------------------------------------------------------
@@ -665,6 +718,13 @@ def attacks() -> tuple[Attack, ...]:
             "2x2 tables, margins and kappa of 22 patients",
             published_table,
             "test_reconstruction.py::test_published_margins_tables_and_kappa_determine_every_cell",
+        ),
+        Attack(
+            "linked tables",
+            "cross tables of two index tests with one reference, of 100 patients",
+            linked_tables,
+            "test_earlier_facts.py::"
+            "test_answers_that_are_safe_alone_do_not_tell_a_small_cell_together",
         ),
         Attack(
             "single event",

@@ -81,10 +81,13 @@ def _run(arguments: argparse.Namespace) -> Outcome:
         )
     seconds = time.monotonic() - started
     hint = (
-        ""
+        "\nOnly sums over the hospitals were seen. Each one's own rows, as far as policy "
+        f"{policy.profile} lets them leave:\n  fedcac demo --pooling open --out OTHER"
+        if protocol.pooling.mode == "masked"
+        else ""
         if policy.is_open
-        else "\nMany cells of such small hospitals are suppressed. These exams are generated, so "
-        "you may see the\nsame round without suppression: fedcac demo --policy open --out OTHER"
+        else "\nMany cells of such small hospitals are suppressed. Their sums need not be: "
+        "fedcac demo --pooling masked"
     )
     return Outcome(
         f"{len(view.estimates)} estimates from {len(sites)} sites after {view.n_exchanges} "

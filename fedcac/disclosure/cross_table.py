@@ -9,6 +9,7 @@ nested, so subtraction is the attack to fear. While it fails, rows are withdrawn
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations, pairwise
@@ -18,7 +19,18 @@ from numpy.typing import NDArray
 
 from fedcac.disclosure.audit import Counts, Mask, is_any_exposed, nested_differences
 
-__all__ = ["ProtectedTable", "protect_table", "two_by_two_tables", "withdrawal_order"]
+__all__ = [
+    "ProtectedTable",
+    "block",
+    "collapse",
+    "collapses",
+    "has_small",
+    "protect_table",
+    "rectangles",
+    "released_sums",
+    "two_by_two_tables",
+    "withdrawal_order",
+]
 
 Matrix = tuple[tuple[int, ...], ...]
 RowKey = tuple[int, bool]
@@ -95,7 +107,7 @@ def protect_table(matrix: Matrix, k: int, zero_is_small: bool) -> ProtectedTable
     table = np.asarray(matrix, dtype=np.int64)
     if table.sum() < k:
         raise ValueError("a table with fewer than k patients has nothing to release")
-    if not _has_small(table, k, zero_is_small):
+    if not has_small(table, k, zero_is_small):
         every_row = frozenset(withdrawal_order(len(matrix) - 1))
         return ProtectedTable(True, (), (), every_row)
     kept = _finest_collapse(table, k, zero_is_small)
@@ -103,7 +115,7 @@ def protect_table(matrix: Matrix, k: int, zero_is_small: bool) -> ProtectedTable
         (cut_off, positive)
         for cut_off, cells in enumerate(two_by_two_tables(matrix))
         for positive in (True, False)
-        if not _has_small(np.asarray(cells[:2] if positive else cells[2:]), k, zero_is_small)
+        if not has_small(np.asarray(cells[:2] if positive else cells[2:]), k, zero_is_small)
     }
     # A row at a kept cut-off is a sum of collapsed cells: it tells nothing more.
     removable = [
@@ -111,27 +123,32 @@ def protect_table(matrix: Matrix, k: int, zero_is_small: bool) -> ProtectedTable
     ]
     while _is_exposed(table, kept, frozenset(rows), k, zero_is_small):
         rows.remove(removable.pop(0))
-    return ProtectedTable(False, kept, _collapse(table, kept), frozenset(rows))
+    return ProtectedTable(False, kept, collapse(table, kept), frozenset(rows))
 
 
-def _has_small(counts: NDArray[np.int64], k: int, zero: bool) -> bool:
+def has_small(counts: NDArray[np.int64], k: int, zero: bool) -> bool:
+    """Say whether one of several counts may not be shown."""
     return bool(np.any((counts < k) & (zero | (counts > 0))))
 
 
 def _finest_collapse(table: Counts, k: int, zero: bool) -> tuple[int, ...]:
-    n_cut_offs = len(table) - 1
-    preferred = preferred_cut_off(n_cut_offs)
-    for size in range(n_cut_offs - 1, 0, -1):
-        candidates = sorted(
-            combinations(range(n_cut_offs), size), key=lambda kept: (preferred not in kept, kept)
-        )
-        for kept in candidates:
-            if not _has_small(np.asarray(_collapse(table, kept)), k, zero):
-                return kept
+    for kept in collapses(len(table) - 1):
+        if not has_small(np.asarray(collapse(table, kept)), k, zero):
+            return kept
     return ()
 
 
-def _collapse(table: Counts, kept: tuple[int, ...]) -> Matrix:
+def collapses(n_cut_offs: int) -> Iterator[tuple[int, ...]]:
+    """Yield the cut-offs that a collapse may keep, the finest first, in the order preferred."""
+    preferred = preferred_cut_off(n_cut_offs)
+    for size in range(n_cut_offs - 1, 0, -1):
+        yield from sorted(
+            combinations(range(n_cut_offs), size), key=lambda kept: (preferred not in kept, kept)
+        )
+
+
+def collapse(table: Counts, kept: tuple[int, ...]) -> Matrix:
+    """Return a matrix with the categories between the kept cut-offs merged; () if none is kept."""
     if not kept:
         return ()
     starts = [0, *(cut_off + 1 for cut_off in kept)]
@@ -143,34 +160,36 @@ def _is_exposed(
     table: Counts, kept: tuple[int, ...], rows: frozenset[RowKey], k: int, zero: bool
 ) -> bool:
     size = len(table)
-    facts, sums = _released_sums(size, kept, rows)
-    groups = np.vstack([_rectangles(size), nested_differences(sums)])
+    facts, sums = released_sums(size, kept, rows)
+    groups = np.vstack([rectangles(size), nested_differences(sums)])
     return is_any_exposed(table.reshape(-1), facts, groups, k, zero=zero)
 
 
-def _released_sums(size: int, kept: tuple[int, ...], rows: frozenset[RowKey]) -> tuple[Mask, Mask]:
-    # The facts, and beside them the sums that follow from a row: how many are positive.
-    facts = [_block(size, (0, size), (0, size))]
+def released_sums(size: int, kept: tuple[int, ...], rows: frozenset[RowKey]) -> tuple[Mask, Mask]:
+    """Return the cells of every number released; and these with the sums that follow from a row."""
+    facts = [block(size, (0, size), (0, size))]
     derived: list[Mask] = []
     for cut_off, positive in sorted(rows):
         cut = cut_off + 1
         span = (cut, size) if positive else (0, cut)
-        facts += [_block(size, span, (cut, size)), _block(size, span, (0, cut))]
-        derived += [_block(size, (cut, size), (0, size)), _block(size, (0, cut), (0, size))]
+        facts += [block(size, span, (cut, size)), block(size, span, (0, cut))]
+        derived += [block(size, (cut, size), (0, size)), block(size, (0, cut), (0, size))]
     edges = [0, *(cut_off + 1 for cut_off in kept), size]
     if kept:
         spans = list(pairwise(edges))
-        facts += [_block(size, reference, index) for reference in spans for index in spans]
+        facts += [block(size, reference, index) for reference in spans for index in spans]
     return np.stack(facts), np.stack(facts + derived)
 
 
-def _block(size: int, reference: tuple[int, int], index: tuple[int, int]) -> Mask:
+def block(size: int, reference: tuple[int, int], index: tuple[int, int]) -> Mask:
+    """Return the cells, (size * size,), of spans of reference and of index categories."""
     mask = np.zeros((size, size), dtype=np.bool_)
     mask[slice(*reference), slice(*index)] = True
     return mask.reshape(-1)
 
 
 @lru_cache(maxsize=16)
-def _rectangles(size: int) -> Mask:
+def rectangles(size: int) -> Mask:
+    """Return the cells of every rectangle of categories, shape (n_rectangles, size * size)."""
     spans = [(start, stop) for start in range(size) for stop in range(start + 1, size + 1)]
-    return np.stack([_block(size, reference, index) for reference in spans for index in spans])
+    return np.stack([block(size, reference, index) for reference in spans for index in spans])

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise, product
+from functools import lru_cache
+from itertools import pairwise, permutations, product
 from typing import Any
 
+from fedcac.aggregate import Aggregate, BinnedCounts, Totals
+from fedcac.aggregate.base import registered
+from fedcac.canonical import digest_of
 from fedcac.disclosure.policy import Policy
 from fedcac.disclosure.rules.common import is_few
 
@@ -13,7 +17,11 @@ __all__ = [
     "are_bins_compatible",
     "are_curves_compatible",
     "are_positives_apart",
+    "class_sizes",
     "known_positives",
+    "score_pair",
+    "shape_is",
+    "turned",
     "without_unknown_classes",
 ]
 
@@ -52,15 +60,34 @@ def are_positives_apart(one: Payload, other: Payload, policy: Policy) -> bool:
     """Say whether no two numbers of positives of the same patients differ by few."""
     if one["n_patients"] != other["n_patients"]:
         return True
-    pairs = product(_positives(one), _positives(other))
+    pairs = product(class_sizes(one), class_sizes(other))
     return not any(is_few(abs(a - b), policy) for a, b in pairs)
 
 
-def _positives(payload: Payload) -> list[int]:
+def class_sizes(payload: Payload) -> list[int]:
     """Return the numbers of positives that a histogram by class, or totals by class, tell."""
-    if "values" in payload:
+    kind = registered().get(payload["kind"])
+    if kind is not None and issubclass(kind, Totals) and kind.are_rows_of_classes:
         return [round(row[0]) for row in payload["values"] if row]
-    return [sum(groups[1]) for groups in payload["counts"] if len(groups) == 2 and groups[1]]
+    if kind is not None and issubclass(kind, BinnedCounts) and kind.are_groups_nested:
+        return [sum(groups[1]) for groups in payload["counts"] if len(groups) == 2 and groups[1]]
+    return []
+
+
+def shape_is(payload: Payload | None, shape: type[Aggregate]) -> bool:
+    """Say whether a payload has a shape's fields; its kind may no longer be installed."""
+    names = set(shape.model_fields) - {"evidence"}
+    return payload is not None and names <= set(payload)
+
+
+def score_pair(columns: Sequence[str], scores_digest: str) -> tuple[str, str] | None:
+    """Return the index and the reference column of a digest of scores, if they are among these."""
+    return _pairs(tuple(sorted(columns))).get(scores_digest)
+
+
+@lru_cache(maxsize=32)
+def _pairs(columns: tuple[str, ...]) -> dict[str, tuple[str, str]]:
+    return {digest_of(list(pair)): pair for pair in permutations(columns, 2)}
 
 
 def known_positives(table: Payload) -> set[int] | None:
@@ -77,6 +104,23 @@ def known_positives(table: Payload) -> set[int] | None:
     for row in range(len(table["collapsed"])):
         known.add(sum(map(sum, table["collapsed"][row:])))
     return known
+
+
+def turned(table: Payload) -> dict[str, Any]:
+    """Return a released cross table with index and reference exchanged.
+
+    A row of its 2x2 tables is shown if both of its numbers are.
+    """
+    fours = []
+    for tp, fn, fp, tn in table["two_by_two"]:
+        is_shown = not any(map(_is_hidden, (tp, fn, fp, tn)))
+        fours.append([tp, fp, fn, tn] if is_shown else ["suppressed"] * 4)
+    return {
+        **table,
+        "matrix": [list(column) for column in zip(*table["matrix"], strict=True)],
+        "two_by_two": fours,
+        "collapsed": [list(column) for column in zip(*table["collapsed"], strict=True)],
+    }
 
 
 def without_unknown_classes(payload: Payload, known: set[int]) -> dict[str, Any]:

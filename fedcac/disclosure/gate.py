@@ -20,6 +20,7 @@ from fedcac.disclosure.budget import is_over_budget
 from fedcac.disclosure.classes import (
     beside_tables,
     is_of_classes,
+    tells_few_between,
     tells_withheld_categories,
 )
 from fedcac.disclosure.differences import known_positives, without_unknown_classes
@@ -232,7 +233,9 @@ class Gate:
             return RefusalCode.TOO_MANY_EXCHANGES
         if "two_by_two" in released and not _is_told_by(question, released, seen):
             return RefusalCode.NESTED_COHORT
-        if tells_withheld_categories(question, released, self._seen()):
+        if tells_withheld_categories(question, released, self._seen()) or tells_few_between(
+            question, released, self._seen(), self._policy
+        ):
             return RefusalCode.NESTED_COHORT
         if not issubclass(registered()[released["kind"]], _CHARGED):
             return None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from fedcac.report.content import PackageCard, RoundReport, SiteSummary
+from fedcac.report.content import ExchangeAnswer, PackageCard, RoundReport, SiteSummary
 from fedcac.report.estimates_csv import COLUMNS, estimates_csv, read_estimates
 from fedcac.report.writing import write_report
 
 __all__ = [
     "COLUMNS",
+    "ExchangeAnswer",
     "PackageCard",
     "RoundReport",
     "SiteSummary",

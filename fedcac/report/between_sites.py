@@ -54,12 +54,12 @@ def heterogeneity_table(findings: Findings) -> Table | None:
             Row(
                 title,
                 (
-                    _plain(row, lambda value: f"{100 * value:.0f}%"),
-                    _plain(found[Measure.TAU2], _variance),
-                    _plain(found[Measure.TAU2_REML], _variance),
-                    _words(mean),
-                    _interval(found[Measure.PREDICTION_INTERVAL], measure),
-                    f"{row.n:,}" if row.n else "not stated",
+                    _plain(findings, row, lambda value: f"{100 * value:.0f}%"),
+                    _plain(findings, found[Measure.TAU2], _variance),
+                    _plain(findings, found[Measure.TAU2_REML], _variance),
+                    _words(findings, mean),
+                    _interval(findings, found[Measure.PREDICTION_INTERVAL], measure),
+                    f"{row.n:,}" if row.n else findings.gap(row.analysis, META, row),
                 ),
             )
         )
@@ -73,23 +73,25 @@ def heterogeneity_table(findings: Findings) -> Table | None:
     )
 
 
-def _plain(row: Estimate | None, write: Callable[[float], str]) -> str:
-    return "not estimable" if row is None or row.estimate is None else write(row.estimate)
+def _plain(findings: Findings, row: Estimate | None, write: Callable[[float], str]) -> str:
+    if row is None:
+        return "not computed"
+    return findings.gap(row.analysis, row.scope, row) or write(row.estimate or 0.0)
 
 
 def _variance(value: float) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
-def _words(row: Estimate | None) -> str:
+def _words(findings: Findings, row: Estimate | None) -> str:
     if row is None:
         return "not computed"
-    return "not estimable" if row.estimate is None else number_words(row)
+    return findings.gap(row.analysis, row.scope, row) or number_words(row)
 
 
-def _interval(row: Estimate | None, measure: Measure) -> str:
+def _interval(findings: Findings, row: Estimate | None, measure: Measure) -> str:
     if row is None or row.estimate is None:
-        return "not estimable"
+        return _words(findings, row)
     words = number_words(replace(row, measure=measure))
     return words.partition("(")[2].rstrip(")") or "not estimable"
 
@@ -98,8 +100,8 @@ def refused_words(findings: Findings, spec: AnalysisSpec, measure: Measure) -> s
     """Return the sites without whose patients the pooled values are."""
     rows = findings.rows(spec.id, (measure,))
     gaps = {row.scope: findings.gap(spec.id, row.scope, row) for row in rows}
-    names = [f"{site} ({gaps[site]})" for site in findings.sites if gaps.get(site)]
-    return f" Without {', '.join(names)}." if names else ""
+    names = [f"{site}, {gaps[site]}" for site in findings.sites if gaps.get(site)]
+    return f" Without {'; '.join(names)}." if names else ""
 
 
 def by_site_table(findings: Findings, analysis: str, name: str) -> Table:
@@ -110,7 +112,7 @@ def by_site_table(findings: Findings, analysis: str, name: str) -> Table:
         cells = []
         for scope in scopes:
             row = findings.find(analysis, scope, Measure.HAZARD_RATIO, term)
-            cells.append(findings.gap(analysis, scope, row) or _words(row))
+            cells.append(findings.gap(analysis, scope, row) or _words(findings, row))
         rows.append(Row(covariate_words(findings.protocol, term), tuple(cells)))
     return Table(
         f"Hazard ratios of each site's own model ({name}), and their random-effects mean.",
@@ -129,9 +131,9 @@ def bivariate_table(findings: Findings) -> Table | None:
                 for measure in (Measure.SENSITIVITY, Measure.SPECIFICITY, Measure.CORRELATION)
             ]
             reason = next((row.ci_method for row in parts if row and row.estimate is None), "")
-            cells = [_words(row) for row in parts]
+            cells = [_words(findings, row) for row in parts]
             if reason:
-                cells[0] = f"not estimable: {_FALLBACK_WORDS.get(reason, reason)}"
+                cells[0] = f"{cells[0]}: {_FALLBACK_WORDS.get(reason, reason)}"
             name = f" ({spec.id})" if len(findings.analyses("accuracy")) > 1 else ""
             rows.append(Row(f"Cut-off {term}{name}", tuple(cells)))
     if not rows:
@@ -165,7 +167,7 @@ def _moves(findings: Findings) -> Iterator[Row]:
         whole = findings.find(analysis, scope, measure, term)
         ordered = sorted(rows, key=lambda row: row.estimate or 0.0)
         ends = [f"{number_words(row)}, {row.group}" for row in (ordered[0], ordered[-1])]
-        yield Row(f"{_title(measure, term)} ({analysis})", (_words(whole), *ends))
+        yield Row(f"{_title(measure, term)} ({analysis})", (_words(findings, whole), *ends))
 
 
 def _title(measure: Measure, term: str) -> str:

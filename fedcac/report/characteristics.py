@@ -73,7 +73,7 @@ def _counts(findings: Findings, analysis: str) -> tuple[Estimate, ...]:
 
 def _test(findings: Findings, analysis: str, term: str) -> str:
     row = findings.find(analysis, POOLED, Measure.DIFFERENCE_TEST, term)
-    return p_words(row.p_value if row else None)
+    return findings.gap(analysis, POOLED, row) or p_words(row.p_value if row else None)
 
 
 def _continuous(

@@ -8,7 +8,7 @@ from fedcac.protocol import (
     ReclassificationSpec,
 )
 from fedcac.report.between_sites import by_site_table, refused_words
-from fedcac.report.findings import Findings
+from fedcac.report.findings import Findings, count_words
 from fedcac.report.table import Row, Table
 from fedcac.report.wording import (
     analysis_words,
@@ -158,7 +158,7 @@ def _size_words(findings: Findings, spec: CoxSpec) -> str:
 def _ratio_cells(findings: Findings, analysis: str, row: Estimate | None) -> tuple[str, str]:
     gap = findings.gap(analysis, POOLED, row)
     if gap or row is None:
-        return gap, "not tested"
+        return gap, gap
     return number_words(row), p_words(row.p_value)
 
 
@@ -168,9 +168,7 @@ def _endpoint_words(findings: Findings, spec: CoxSpec) -> str:
 
 
 def _hazard_row(findings: Findings, row: Estimate) -> Row:
-    counts = tuple(
-        "not stated" if count is None else f"{count:,}" for count in (row.n, row.n_events)
-    )
+    counts = [count_words(findings, row.analysis, row, n) for n in (row.n, row.n_events)]
     cells = _ratio_cells(findings, row.analysis, row)
     return Row(covariate_words(findings.protocol, row.term), (*cells, *counts))
 
@@ -192,10 +190,10 @@ def log_rank_table(findings: Findings) -> Table | None:
         row = findings.find(spec.id, POOLED, Measure.LOGRANK_CHI2)
         gap = findings.gap(spec.id, POOLED, row)
         counts = [
-            "not stated" if count is None else f"{count:,}"
-            for count in ((row.n, row.n_events) if row else (None, None))
+            count_words(findings, spec.id, row, n)
+            for n in ((row.n, row.n_events) if row else (None, None))
         ]
-        numbers = gap, "not tested"
+        numbers = gap, gap
         if row is not None and not gap:
             numbers = f"{row.estimate:.1f}", p_words(row.p_value)
         by = score_words(findings.protocol, spec.by)
@@ -228,7 +226,7 @@ def added_value_table(findings: Findings) -> Table | None:
             row = findings.find(spec.id, POOLED, measure)
             gap = findings.gap(spec.id, POOLED, row)
             words = gap if gap or row is None else number_words(row)
-            p_value = p_words(row.p_value) if row and not gap else "not tested"
+            p_value = gap if gap or row is None else p_words(row.p_value)
             rows.append(Row(measure_words(measure), (words, p_value)))
     if not rows:
         return None

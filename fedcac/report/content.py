@@ -15,7 +15,36 @@ from fedcac.protocol import Protocol
 from fedcac.statistics.estimator import META, POOLED, Estimate
 from fedcac.vocabulary import RefusalCode
 
-__all__ = ["PackageCard", "RoundReport", "SiteSummary"]
+__all__ = ["ExchangeAnswer", "PackageCard", "RoundReport", "SiteSummary"]
+
+
+@dataclass(frozen=True)
+class ExchangeAnswer:
+    """What one site answered about one analysis in one exchange: a release, or a refusal.
+
+    Attributes
+    ----------
+    kind
+        The kind of aggregate that was asked for; empty if no site gave one.
+    is_fit
+        Whether that is a likelihood, which a site cannot join again once it left it.
+    refusal
+        The site's code; None if it answered.
+    n_patients, n_events
+        Those behind the release. None if it was added under masks; events also where the analysis
+        has no endpoint, or where their number is suppressed.
+    n_parts, n_suppressed
+        The tables, rows and terms of the release that the gate judges one by one, and how many of
+        them hold a suppressed number or are emptied.
+    """
+
+    kind: str
+    is_fit: bool = False
+    refusal: RefusalCode | None = None
+    n_patients: int | None = None
+    n_events: int | None = None
+    n_parts: int = 0
+    n_suppressed: int = 0
 
 
 @dataclass(frozen=True)
@@ -43,7 +72,9 @@ class SiteSummary:
     policy
         The disclosure policy it applied; None if it never replied.
     refusals
-        Analysis id to the code with which the site refused it.
+        Analysis id, `flow`, or `round` for all of it, to the code with which the site refused.
+    answers
+        Analysis id to what the site answered, exchange by exchange.
     n_releases, bytes_left
         Number of releases and of bytes of payload that left the site in this round.
     ledger_head
@@ -56,11 +87,16 @@ class SiteSummary:
     flow: FlowCounts | None
     policy: PolicySummary | None
     refusals: Mapping[str, RefusalCode] = field(default_factory=dict)
+    answers: Mapping[str, tuple[ExchangeAnswer, ...]] = field(default_factory=dict)
     n_releases: int = 0
     bytes_left: int = 0
     ledger_head: str = ""
     software: str = ""
     package: str = ""
+
+    def refusal_of(self, analysis: str) -> RefusalCode | None:
+        """Return the code with which the site refused an analysis, or the whole round."""
+        return self.refusals.get("round") or self.refusals.get(analysis)
 
 
 @dataclass(frozen=True)
@@ -97,6 +133,14 @@ class RoundReport:
                     f"'{row.measure}' of '{row.analysis}' ({row.scope}) is not finite; "
                     "state it as not_estimable"
                 )
+
+    def minimum_cell(self, scope: str) -> int:
+        """Return the smallest count shown for a scope: the site's own, or the strictest of all."""
+        known = {site.name: site.policy.minimum_cell for site in self.sites if site.policy}
+        fallback = self.protocol.disclosure.minimum_cell
+        if scope in {site.name for site in self.sites}:
+            return known.get(scope, fallback)
+        return max(known.values(), default=fallback)
 
     @property
     def is_open_policy(self) -> bool:

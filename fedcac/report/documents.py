@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from fedcac.report.content import RoundReport, SiteSummary
+from fedcac.report.withheld_tables import withheld_document
 
 __all__ = ["OUTPUT_FORMAT", "provenance_document", "results_document"]
 
@@ -14,12 +15,13 @@ OUTPUT_FORMAT = "fedcac-output/1"
 
 
 def results_document(report: RoundReport) -> dict[str, Any]:
-    """Return protocol, sites and all estimates as a JSON document."""
+    """Return protocol, sites, what was withheld, and all estimates as a JSON document."""
     return {
         "schema_version": 1,
         "round": _round(report),
         "protocol": _protocol(report),
         "sites": [_site(site) for site in report.sites],
+        "withheld": withheld_document(report),
         "estimates": [asdict(row) for row in report.estimates],
     }
 

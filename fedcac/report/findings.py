@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from fedcac.protocol import AnalysisSpec
 from fedcac.report.content import RoundReport, SiteSummary
-from fedcac.report.wording import PERCENT_MEASURES, suppressed_words
+from fedcac.report.wording import PERCENT_MEASURES, error_words, suppressed_words
 from fedcac.statistics.estimator import META, POOLED, Estimate
-from fedcac.vocabulary import Measure, RowStatus
+from fedcac.statistics.rows import refusal_status
+from fedcac.vocabulary import Measure, RefusalCode, RowStatus
 
-__all__ = ["CUT_OFF_CELLS", "Findings", "Matrix"]
+__all__ = ["CUT_OFF_CELLS", "Findings", "Matrix", "count_words"]
 
 CUT_OFF_CELLS = ("tp", "fn", "fp", "tn")
 """Groups of the counts of a 2x2 table at a cut-off."""
@@ -55,7 +56,9 @@ class Findings:
     def __init__(self, report: RoundReport) -> None:
         self.report = report
         self.protocol = report.protocol
-        self.sites = tuple(site.name for site in report.sites)
+        # Sites of which the round says more than their flow: none where all answers are sums.
+        is_summed = all(report.protocol.is_masked(spec.id) for spec in report.protocol.analyses)
+        self.sites = () if is_summed else tuple(site.name for site in report.sites)
         self._site = {site.name: site for site in report.sites}
         self._rows: dict[Key, Estimate] = {}
         for row in report.estimates:
@@ -86,24 +89,50 @@ class Findings:
 
     def threshold(self, scope: str) -> int:
         """Return the smallest count shown for a scope: the site's own, or the strictest of all."""
-        fallback = self.protocol.disclosure.minimum_cell
-        site = self._site.get(scope)
-        if site is not None:
-            return site.policy.minimum_cell if site.policy else fallback
-        return max(
-            (s.policy.minimum_cell for s in self._site.values() if s.policy), default=fallback
-        )
+        return self.report.minimum_cell(scope)
 
     def gap(self, analysis: str, scope: str, row: Estimate | None) -> str:
         """Return the words that stand where a number does not, or '' if the row has one."""
-        site = self._site.get(scope)
-        if site is not None and analysis in site.refusals:
-            return "refused"
-        if row is not None and row.status is RowStatus.SUPPRESSED:
-            return suppressed_words(self.threshold(scope))
         if row is not None and row.status is RowStatus.OK and row.estimate is not None:
             return ""
-        return "not estimable"
+        if row is None and scope in self._site and self.protocol.is_masked(analysis):
+            return "in the sum"
+        status = self._status(analysis, scope) if row is None else row.status
+        if status is RowStatus.SUPPRESSED:
+            return self._suppressed(analysis, scope)
+        if status is RowStatus.ERROR:
+            # A pooled row fails by its sites, or by a search that found no maximum.
+            return error_words(self._codes(analysis, scope, status) or ("not_converged",))
+        status = RowStatus.NOT_ESTIMABLE if status is RowStatus.OK else status
+        return status.value.replace("_", " ")
+
+    def _status(self, analysis: str, scope: str) -> RowStatus:
+        """Return the status of a row that the round does not hold."""
+        site = self._site.get(scope)
+        code = None if site is None else site.refusal_of(analysis)
+        return RowStatus.NOT_ESTIMABLE if code is None else refusal_status(code)
+
+    def _codes(self, analysis: str, scope: str, status: RowStatus) -> tuple[RefusalCode, ...]:
+        """Return the codes of a status with which the scope's sites refused an analysis."""
+        sites = [self._site[scope]] if scope in self._site else [*self._site.values()]
+        found = {site.refusal_of(analysis) for site in sites}
+        return tuple(
+            sorted(code for code in found if code is not None and refusal_status(code) is status)
+        )
+
+    def _suppressed(self, analysis: str, scope: str) -> str:
+        """Return the rule that withheld a number: the smallest count, or the code of a refusal."""
+        site = self._site.get(scope)
+        codes = self._codes(analysis, scope, RowStatus.SUPPRESSED)
+        # What single sites refused explains a pooled gap only if no site showed anything.
+        is_whole = site is not None or all(
+            own.refusal_of(analysis) in codes for own in self._site.values()
+        )
+        if not codes or not is_whole:
+            return suppressed_words(self.threshold(scope))
+        if site is not None and site.policy and codes[0] is RefusalCode.TOO_FEW_PATIENTS:
+            return f"suppressed (<{site.policy.minimum_patients} patients)"
+        return f"suppressed ({', '.join(codes)})"
 
     def size(self, site: SiteSummary) -> int | None:
         """Return how many patients a site analysed; None if no released number tells."""
@@ -177,6 +206,13 @@ class Findings:
             row.scope == META and row.measure not in descriptive for row in self.report.estimates
         )
         return (*self.sites, *((META,) if has_meta else ()), POOLED)
+
+
+def count_words(findings: Findings, analysis: str, row: Estimate | None, count: int | None) -> str:
+    """Return a pooled row's number of patients or events, or the words in its place."""
+    if count is not None:
+        return f"{count:,}"
+    return findings.gap(analysis, POOLED, row) or "not stated"
 
 
 def _count(row: Estimate | None) -> int | None:

@@ -40,6 +40,7 @@ def describe_question(protocol: Protocol) -> tuple[tuple[str, str], ...]:
         ("Cut-offs", f"{cut_offs} (Agatston score)"),
         ("Risk categories", "; ".join(f"{a}: {b}" for a, b in category_bands(protocol.categories))),
         ("Boundary convention", CONVENTION_WORDS[protocol.categories.convention]),
+        *_pooling_term(protocol),
         ("Inclusion", " ".join(_stop(text) for text in protocol.inclusion)),
         ("Exclusion", _exclusions(protocol)),
     )
@@ -71,11 +72,32 @@ def write_methods(protocol: Protocol) -> tuple[str, ...]:
         f"{'allowed' if image.allow_contrast else 'excluded'}, series with a sharp kernel "
         f"{'allowed' if image.allow_sharp_kernel else 'excluded'}. Every patient counts once.",
         *(describe_analysis(spec, protocol) for spec in protocol.analyses),
+        *_pooling(protocol),
         "Where a site's counts could not leave, the site is absent from that pooled value, and "
         "the disclosure section states how many patients this cost. A value that is suppressed is "
         "not zero and was not imputed.",
     ]
     return tuple(paragraphs)
+
+
+def _pooling_term(protocol: Protocol) -> tuple[tuple[str, str], ...]:
+    if protocol.pooling.mode == "open":
+        return ()
+    words = f"Sums over at least {protocol.pooling.least_sites} sites; no site's own answer is seen"
+    return (("Pooling", words),)
+
+
+def _pooling(protocol: Protocol) -> tuple[str, ...]:
+    pooling = protocol.pooling
+    if pooling.mode == "open":
+        return ()
+    apart = f", except to {', '.join(pooling.per_site)}" if pooling.per_site else ""
+    return (
+        f"Answers were added up under masks (secure aggregation after Bonawitz et al., CCS 2017): "
+        f"the coordinator learned sums over at least {pooling.least_sites} sites and no site's own "
+        f"answer{apart}. Small counts of a site could therefore enter the sums; a pooled count may "
+        "be small.",
+    )
 
 
 def _edge(scheme: CategoryScheme, i: int, *, is_lower: bool) -> str:

@@ -42,13 +42,14 @@ from fedcac.report.tables import (
     performance_table,
     suppression_table,
 )
+from fedcac.report.withheld_tables import withheld_table
 from fedcac.report.wording import covariate_words, measure_words, number_words
 from fedcac.statistics.estimator import POOLED, Estimate
 from fedcac.vocabulary import Measure
 
 __all__ = ["Headline", "headlines", "render_page"]
 
-_GAPS = ("suppressed", "not ", "refused", "no reply")
+_GAPS = ("suppressed", "not ", "error", "no reply")
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,7 @@ def render_page(
         figures=by_section,
         flow_table=flow_table(findings),
         disclosure=disclosure_table(findings),
+        withheld=withheld_table(report),
         suppression=suppression_table(findings),
         methods=write_methods(protocol),
         card=report.package_card,

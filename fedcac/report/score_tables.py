@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fedcac.protocol import ComparisonSpec, FusionSpec
-from fedcac.report.findings import Findings
+from fedcac.report.findings import Findings, count_words
 from fedcac.report.table import Row, Table
 from fedcac.report.wording import (
     analysis_words,
@@ -47,9 +47,9 @@ _COMPARED = {
 def _words(findings: Findings, row: Estimate | None, analysis: str) -> tuple[str, str, str]:
     """Return the number, its p-value and its n, or the gap in their place."""
     gap = findings.gap(analysis, POOLED, row)
+    n = count_words(findings, analysis, row, row.n if row else None)
     if gap or row is None:
-        return gap, "not tested", "not stated"
-    n = "not stated" if row.n is None else f"{row.n:,}"
+        return gap, gap, n
     return number_words(row), p_words(row.p_value), n
 
 
@@ -149,7 +149,7 @@ def discrimination_table(findings: Findings) -> Table | None:
                 if row is None and scope == META:
                     continue
                 gap = findings.gap(spec.id, scope, row)
-                n = f"{row.n:,}" if row and row.n else "not stated"
+                n = f"{row.n:,}" if row and row.n else gap or "not stated"
                 name = {META: "Within sites, random effects", POOLED: "All pairs of patients"}
                 words = gap if gap or row is None else number_words(row)
                 words += _bound_words(_bound(findings, row))

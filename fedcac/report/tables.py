@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from fedcac.aggregate import FlowStage
 from fedcac.protocol import AccuracySpec, AgreementSpec
@@ -21,7 +21,7 @@ from fedcac.report.wording import (
     term_words,
 )
 from fedcac.statistics.estimator import META, POOLED, Estimate
-from fedcac.vocabulary import Measure, RowStatus
+from fedcac.vocabulary import Measure, RefusalCode, RowStatus
 
 __all__ = [
     "cross_table",
@@ -106,20 +106,19 @@ def flow_table(findings: Findings) -> Table:
         rows.append(Row(exclusion_words(reason), cells))
     return Table(
         "Flow of patients at each site (distinct patients; STARD).",
-        ("Stage", *findings.sites),
+        ("Stage", *(site.name for site in sites)),
         tuple(rows),
     )
 
 
 def disclosure_table(findings: Findings) -> Table:
     """Return, per site, the policy in force, what left it, and what it refused and why."""
-    titles = {spec.id: spec.id for spec in findings.protocol.analyses}
     rows = []
     for site in findings.report.sites:
         policy = site.policy
         refused = "; ".join(
-            f"{titles.get(analysis, analysis)}: {refusal_words(code)}"
-            for analysis, code in sorted(site.refusals.items())
+            f"{refusal_words(code)}: {', '.join(analyses)}"
+            for code, analyses in _by_code(site.refusals)
         )
         rows.append(
             Row(
@@ -149,8 +148,15 @@ def disclosure_table(findings: Findings) -> Table:
     )
 
 
+def _by_code(refusals: Mapping[str, RefusalCode]) -> list[tuple[RefusalCode, list[str]]]:
+    names: dict[RefusalCode, list[str]] = {}
+    for analysis, code in sorted(refusals.items()):
+        names.setdefault(code, []).append(analysis)
+    return sorted(names.items())
+
+
 def suppression_table(findings: Findings) -> Table:
-    """Return the pooled values that lack a site's patients for reasons of disclosure."""
+    """Return the pooled values that lack a site which answered but suppressed a part."""
     rows = []
     for pooled in findings.report.estimates:
         if pooled.scope != POOLED or pooled.measure in {Measure.COUNT, Measure.LOG_HAZARD_RATIO}:
@@ -176,7 +182,8 @@ def suppression_table(findings: Findings) -> Table:
             )
         )
     return Table(
-        "What disclosure control cost: patients missing from a pooled value.",
+        "Pooled values without the patients of a site that answered the analysis and suppressed "
+        "the part of it that they need.",
         ("Pooled value", "Analysis", "Patients pooled", "Patients missing", "Sites left out"),
         tuple(rows),
     )
@@ -247,8 +254,8 @@ def _count(findings: Findings, analysis: str, scope: str, row: Estimate | None) 
 
 def _is_withheld(findings: Findings, pooled: Estimate, site: str) -> bool:
     summary = next(s for s in findings.report.sites if s.name == site)
-    if pooled.analysis in summary.refusals:
-        return True
+    if summary.refusal_of(pooled.analysis) is not None:
+        return False
     row = findings.find(pooled.analysis, site, pooled.measure, pooled.term, pooled.group)
     return row is not None and row.status is RowStatus.SUPPRESSED
 

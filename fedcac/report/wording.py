@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from fedcac.aggregate import FlowStage
 from fedcac.protocol import AnalysisSpec, Protocol
 from fedcac.statistics.estimator import META, POOLED, Estimate
@@ -28,6 +30,7 @@ __all__ = [
     "analysis_words",
     "bytes_words",
     "covariate_words",
+    "error_words",
     "exclusion_words",
     "measure_words",
     "number_words",
@@ -164,6 +167,8 @@ REFUSAL_WORDS = {
     RefusalCode.NO_REPLY: "no reply before the round closed",
     RefusalCode.EMPTY_COHORT: "no eligible exam",
     RefusalCode.INTERNAL: "an internal error at the site",
+    RefusalCode.TOO_FEW_SITES: "too few sites for a masked sum",
+    RefusalCode.SITES_CHANGED: "the sum is over other sites than an earlier one",
 }
 
 EXCLUSION_WORDS = {
@@ -269,6 +274,11 @@ def term_words(term: str) -> str:
 def suppressed_words(minimum_cell: int) -> str:
     """Return what stands in place of a count that may not leave."""
     return f"suppressed (<{minimum_cell})"
+
+
+def error_words(codes: Iterable[str]) -> str:
+    """Return what stands in place of a number that a failure prevented."""
+    return f"error ({', '.join(codes)})"
 
 
 def number_words(row: Estimate) -> str:

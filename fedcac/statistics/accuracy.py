@@ -31,8 +31,8 @@ from fedcac.statistics.fit import Fit
 from fedcac.statistics.heterogeneity import MINIMUM_SITES, logit_with_variance
 from fedcac.statistics.intervals import eng2021, proportion_interval
 from fedcac.statistics.meta_rows import meta_rows, without
-from fedcac.statistics.reitsma import Reitsma, reitsma
-from fedcac.statistics.rows import refusal_status
+from fedcac.statistics.reitsma import Fallback, Reitsma, reitsma
+from fedcac.statistics.rows import absent_status, refusal_status
 from fedcac.vocabulary import CellStatus, Interval, Measure, RefusalCode, RowStatus, SiteName
 
 __all__ = ["Accuracy"]
@@ -77,8 +77,8 @@ class Accuracy(Estimator[AccuracySpec]):
     random-effects mean of the logits, how the sites differ on the logit scale (`meta_rows`), and
     both together by Reitsma's bivariate model (group `bivariate`). Where that model cannot be
     fitted, with fewer than ten sites or a covariance on the edge of its range, its rows are not
-    estimable and ci_method says why; the univariate means stand instead. `pooled` is again given
-    without each site, group `without <site>`.
+    estimable (an error if it did not converge) and ci_method says why; the univariate means stand
+    instead. `pooled` is again given without each site, group `without <site>`.
     """
 
     kind: ClassVar[str] = "accuracy"
@@ -203,6 +203,9 @@ class Accuracy(Estimator[AccuracySpec]):
         found = reitsma(whole)
         n = sum(map(sum, whole))
         is_fitted = isinstance(found, Reitsma)
+        status = RowStatus.OK if is_fitted else RowStatus.NOT_ESTIMABLE
+        if found is Fallback.NOT_CONVERGED:
+            status = RowStatus.ERROR
         for measure in (Measure.SENSITIVITY, Measure.SPECIFICITY):
             limits = getattr(found, measure.value) if is_fitted else None
             yield Estimate(
@@ -216,7 +219,7 @@ class Accuracy(Estimator[AccuracySpec]):
                 ci_high=limits and limits.ci_high,
                 ci_method="wald_logit" if is_fitted else str(found),
                 n=n,
-                status=RowStatus.OK if is_fitted else RowStatus.NOT_ESTIMABLE,
+                status=status,
             )
         yield Estimate(
             self.spec.id,
@@ -227,7 +230,7 @@ class Accuracy(Estimator[AccuracySpec]):
             estimate=found.rho if isinstance(found, Reitsma) else None,
             ci_method="" if is_fitted else str(found),
             n=n,
-            status=RowStatus.OK if is_fitted else RowStatus.NOT_ESTIMABLE,
+            status=status,
         )
 
 
@@ -257,10 +260,8 @@ def _scopes(
     given = [fraction for fraction in scopes.values() if not isinstance(fraction, RowStatus)]
     if given:
         pooled: Fraction | RowStatus = Fraction(*(sum(parts) for parts in zip(*given, strict=True)))
-    elif RowStatus.SUPPRESSED in scopes.values():
-        pooled = RowStatus.SUPPRESSED
     else:
-        pooled = RowStatus.NOT_ESTIMABLE
+        pooled = absent_status(own for own in scopes.values() if isinstance(own, RowStatus))
     return {**scopes, POOLED: pooled}
 
 

@@ -39,7 +39,7 @@ from fedcac.statistics.intervals import Z95
 from fedcac.statistics.kappa import Kappa, cohen_kappa
 from fedcac.statistics.meta_rows import meta_rows, without
 from fedcac.statistics.paired_counts import bhapkar, stuart_maxwell
-from fedcac.statistics.rows import Value, refusal_status, two_sided_p, value_row
+from fedcac.statistics.rows import Value, absent_status, refusal_status, two_sided_p, value_row
 from fedcac.vocabulary import KappaWeights, Measure, RefusalCode, RowStatus, SiteName
 
 __all__ = ["Agreement"]
@@ -252,8 +252,6 @@ def _with_pooled(scopes: Mapping[SiteName, Scope]) -> dict[str, Scope]:
     given = [matrix for matrix in scopes.values() if not isinstance(matrix, RowStatus)]
     if given:
         pooled: Scope = np.sum(given, axis=0, dtype=np.int64)
-    elif any(status is RowStatus.SUPPRESSED for status in scopes.values()):
-        pooled = RowStatus.SUPPRESSED
     else:
-        pooled = RowStatus.NOT_ESTIMABLE
+        pooled = absent_status(own for own in scopes.values() if isinstance(own, RowStatus))
     return {**{str(site): scope for site, scope in scopes.items()}, POOLED: pooled}

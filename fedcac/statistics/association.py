@@ -23,8 +23,8 @@ from fedcac.statistics.estimator import (
     register_estimator,
 )
 from fedcac.statistics.fit import Fit
-from fedcac.statistics.rows import refusal_status
-from fedcac.statistics.sums import answered, missing_status
+from fedcac.statistics.rows import absent_status, refusal_status
+from fedcac.statistics.sums import answered
 from fedcac.vocabulary import CellStatus, Measure, RowStatus, SiteName
 
 __all__ = ["Association", "ScoreMoments"]
@@ -81,8 +81,7 @@ class Association(Estimator[CorrelationSpec]):
             else:
                 scopes[site] = _moments(given[site])
         known = [own for own in scopes.values() if isinstance(own, CoMoments)]
-        hidden = RowStatus.SUPPRESSED in scopes.values()
-        absent = RowStatus.SUPPRESSED if hidden else missing_status(refused.values())
+        absent = absent_status(own for own in scopes.values() if isinstance(own, RowStatus))
         scopes[POOLED] = reduce(CoMoments.merge, known) if known else absent
         return tuple(row for scope, own in scopes.items() for row in self._rows(scope, own))
 
@@ -121,7 +120,7 @@ class Association(Estimator[CorrelationSpec]):
 
 def _moments(answer: Aggregate) -> CoMoments | RowStatus:
     if not isinstance(answer, ScoreMoments):
-        return RowStatus.NOT_ESTIMABLE
+        return RowStatus.ERROR
     parts = (answer.mean_x, answer.mean_y, answer.m2_x, answer.m2_y, answer.cross)
     numbers = [part[0] for part in parts]
     known = [number for number in numbers if not isinstance(number, CellStatus)]

@@ -191,7 +191,7 @@ class AucAnalysis(Estimator[AucSpec]):
         for site in sites:
             answer = own.get(site)
             if not isinstance(answer, AucTotals) or len(answer.values) != len(self.cut_offs):
-                status = refusal_status(refused.get(site, RefusalCode.NOT_COMPUTABLE))
+                status = refusal_status(refused.get(site, RefusalCode.INTERNAL))
                 yield from auc_rows(self.spec.id, site, term, None, status)
                 continue
             row = answer.values[position]

@@ -27,7 +27,7 @@ from fedcac.statistics.estimator import (
 from fedcac.statistics.fit import Fit
 from fedcac.statistics.heterogeneity import MINIMUM_SITES
 from fedcac.statistics.meta_rows import meta_rows, without
-from fedcac.statistics.rows import refusal_status
+from fedcac.statistics.rows import absent_status, refusal_status
 from fedcac.vocabulary import CellStatus, Measure, RefusalCode, RowStatus, SiteName, Vessel
 
 __all__ = ["BlandAltman", "DifferenceMoments"]
@@ -138,15 +138,14 @@ class BlandAltman(Estimator[BlandAltmanSpec]):
     ) -> dict[str, Scope]:
         scopes: dict[str, Scope] = {site: self._scope(answers[site], position) for site in sites}
         given = [spread for spread in scopes.values() if isinstance(spread, Spread)]
-        is_hidden = RowStatus.SUPPRESSED in scopes.values()
-        absent = RowStatus.SUPPRESSED if is_hidden else RowStatus.NOT_ESTIMABLE
+        absent = absent_status(s for s in scopes.values() if isinstance(s, RowStatus))
         return {**scopes, POOLED: reduce(Spread.merge, given) if given else absent}
 
     def _scope(self, answer: Aggregate | RefusalCode, position: int) -> Scope:
         if isinstance(answer, RefusalCode):
             return refusal_status(answer)
         if not isinstance(answer, DifferenceMoments) or len(answer.n) != len(self.terms):
-            return RowStatus.NOT_ESTIMABLE
+            return RowStatus.ERROR
         n, mean, m2 = answer.n[position], answer.mean[position], answer.m2[position]
         if isinstance(n, CellStatus) or isinstance(mean, CellStatus) or isinstance(m2, CellStatus):
             return RowStatus.SUPPRESSED

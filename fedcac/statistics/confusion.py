@@ -81,7 +81,7 @@ def _two_by_two(matrix: Matrix, first_positive: int) -> tuple[int, int, int, int
 def confusion_answers(
     answers: Answers, sites: Sequence[SiteName], scheme: CategoryScheme
 ) -> dict[SiteName, ConfusionCounts | RefusalCode]:
-    """Return the sites' answers in order; one that does not fit the scheme is not computable."""
+    """Return the sites' answers in order; one that does not fit the scheme is a site's fault."""
     checked: dict[SiteName, ConfusionCounts | RefusalCode] = {}
     for site in sites:
         answer = answers[site]
@@ -89,7 +89,7 @@ def confusion_answers(
         if isinstance(answer, RefusalCode) or (isinstance(answer, ConfusionCounts) and is_fit):
             checked[site] = answer
         else:
-            checked[site] = RefusalCode.NOT_COMPUTABLE
+            checked[site] = RefusalCode.INTERNAL
     return checked
 
 

@@ -29,7 +29,8 @@ from fedcac.statistics.estimator import (
 from fedcac.statistics.fit import Fit
 from fedcac.statistics.newton import STEP, maximise, newton_query, queried_parameters
 from fedcac.statistics.partial_likelihood import PartialLikelihood, partial_likelihood
-from fedcac.statistics.sums import answered, summed_totals
+from fedcac.statistics.rows import fit_status
+from fedcac.statistics.sums import answered, summed_totals, totals_status
 from fedcac.vocabulary import SiteName
 
 __all__ = ["Cox", "CoxTerms", "CoxTotals", "survival_data"]
@@ -187,12 +188,13 @@ class Cox(Estimator[CoxSpec]):
     def pool(self, sites: Sequence[SiteName], fits: Mapping[str, Fit] = NO_FITS) -> Pooling:
         """Fit by Newton's method over exchanges, then ask once for the sums at the maximum."""
         self._fit = fit = yield from maximise(sites, len(self.design.terms), CoxTerms)
-        sums = None
+        sums, absent = None, fit_status(fit)
         if fit.is_ok and self._packing.length:
             answers = yield newton_query(fit.coefficients).model_copy(update={"step": MAXIMUM})
             total = summed_totals(answers, fit.sites, CoxTotals, (1, self._packing.length))
             sums = None if total is None else self._packing.unpack(total[0])
-        rows = cox_rows(self.spec, self.design.terms, fit, sums)
+            absent = totals_status(answers, fit.sites, CoxTotals)
+        rows = cox_rows(self.spec, self.design.terms, fit, sums, absent)
         if not self.spec.by_site:
             return tuple(rows)
         given, refused = answered((yield BY_SITE_QUERY), sites, CoxTotals)

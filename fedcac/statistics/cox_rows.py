@@ -24,11 +24,16 @@ Vector = NDArray[np.float64]
 
 
 def cox_rows(
-    spec: CoxSpec, terms: Sequence[str], fit: Fit, sums: CoxSums | None
+    spec: CoxSpec,
+    terms: Sequence[str],
+    fit: Fit,
+    sums: CoxSums | None,
+    absent: RowStatus,
 ) -> Iterator[Estimate]:
     """Yield every row of a Cox analysis; `sums` are those at the maximum, if all sites gave them.
 
-    Without them, what they were asked for is not estimable, and standard errors are the model's.
+    Without them, what they were asked for has the status `absent`, and standard errors are the
+    model's.
     """
     covariance, method = fit.covariance, "wald"
     if sums is not None and sums.score_products is not None:
@@ -42,9 +47,9 @@ def cox_rows(
     if not spec.univariable:
         yield _likelihood_ratio(spec, fit)
     if spec.proportionality:
-        yield from _proportionality_rows(spec, terms, fit, sums)
+        yield from _proportionality_rows(spec, terms, fit, sums, absent)
     if spec.concordance:
-        yield _concordance_row(spec, fit, sums)
+        yield _concordance_row(spec, fit, sums, absent)
     for site, code in fit.refused.items():
         for term in terms:
             yield Estimate(
@@ -87,13 +92,12 @@ def _likelihood_ratio(spec: CoxSpec, fit: Fit) -> Estimate:
 
 
 def _proportionality_rows(
-    spec: CoxSpec, terms: Sequence[str], fit: Fit, sums: CoxSums | None
+    spec: CoxSpec, terms: Sequence[str], fit: Fit, sums: CoxSums | None, absent: RowStatus
 ) -> Iterator[Estimate]:
     p = len(terms)
     if sums is None or sums.proportionality is None:
-        status = fit_status(fit) if not fit.is_ok else RowStatus.SUPPRESSED
         for term in (*terms, ""):
-            yield _row(spec, fit, Measure.PROPORTIONALITY_CHI2, term=term, status=status)
+            yield _row(spec, fit, Measure.PROPORTIONALITY_CHI2, term=term, status=absent)
         return
     keep = np.flatnonzero(fit.identified)
     table = sums.proportionality
@@ -119,12 +123,11 @@ def _proportionality_rows(
             )
 
 
-def _concordance_row(spec: CoxSpec, fit: Fit, sums: CoxSums | None) -> Estimate:
+def _concordance_row(spec: CoxSpec, fit: Fit, sums: CoxSums | None, absent: RowStatus) -> Estimate:
     pairs = None if sums is None else sums.concordance
     c, se = (None, None) if pairs is None else (pairs.c_index, pairs.standard_error)
     if c is None or se is None:
-        is_hidden = fit.is_ok and pairs is None
-        status = RowStatus.SUPPRESSED if is_hidden else RowStatus.NOT_ESTIMABLE
+        status = absent if pairs is None else RowStatus.NOT_ESTIMABLE
         return _row(spec, fit, Measure.C_INDEX, status=status)
     numbers = np.array([c, max(0.0, c - Z95 * se), min(1.0, c + Z95 * se)])
     return _row(spec, fit, Measure.C_INDEX, numbers=numbers, se=se, ci_method="wald")

@@ -320,12 +320,18 @@ class Descriptives(Estimator[DescriptivesSpec]):
             elif table.shape[1] == len(variable.edges) + 1:
                 test = pearson_chi2(table)
         is_hidden = len(known) < len(groups)
+        # Levels or bins that were merged may leave too few to be compared.
+        is_coarse = any(len(group[0]) <= len(variable.edges) for group in known)
+        status = absent if is_hidden or is_coarse else RowStatus.NOT_ESTIMABLE
+        if len(groups) == 1:
+            # One group has nothing to be compared with.
+            status = RowStatus.NOT_APPLICABLE
         return value_row(
             self.spec.id,
             POOLED,
             Measure.DIFFERENCE_TEST,
             Value(test.chi2, p_value=test.p_value) if test else None,
-            absent=absent if is_hidden else RowStatus.NOT_ESTIMABLE,
+            absent=status,
             term=variable.name,
             n=sum(int(group[1].sum()) for group in known) if not is_hidden else None,
         )

@@ -17,12 +17,20 @@ Vector = NDArray[np.float64]
 
 
 class FitStatus(StrEnum):
-    """How a fit ended."""
+    """How a fit ended.
+
+    not_identified: the patients do not determine the parameters. unbounded: the likelihood
+    still rose at the last exchange, as it does for ever where a covariate separates those with
+    the event from the rest. out_of_bounds: a site's bounds on the parameters kept the search from
+    ending. not_converged: it stalled.
+    """
 
     OK = "ok"
     NO_ANSWER = "no_answer"
     NOT_IDENTIFIED = "not_identified"
+    UNBOUNDED = "unbounded"
     NOT_CONVERGED = "not_converged"
+    OUT_OF_BOUNDS = "out_of_bounds"
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ from fedcac.statistics.paired_roc import (
     pooled_classes,
     site_sums,
 )
-from fedcac.statistics.refit import REFIT, Unsettled, queried_table, refit, table_query
+from fedcac.statistics.refit import REFIT, queried_table, refit, table_query
 from fedcac.statistics.resampling import deal_groups
 from fedcac.statistics.rows import fit_status, refusal_status, value_row, wald
 from fedcac.statistics.sums import answered, missing_status
@@ -231,11 +231,8 @@ class Fusion(Estimator[FusionSpec]):
         # Each fit lacks one fold, and so about that share of the information.
         covariance = fit.covariance * self.spec.folds / (self.spec.folds - 1)
         beta = yield from refit(start, covariance, fit.sites, FusionSums)
-        if isinstance(beta, Unsettled):
-            absent = (
-                RowStatus.SUPPRESSED if beta is Unsettled.NO_ANSWER else RowStatus.NOT_ESTIMABLE
-            )
-            return tuple(self._auc_rows([], None, absent))
+        if isinstance(beta, RowStatus):
+            return tuple(self._auc_rows([], None, beta))
         query = table_query(HISTOGRAM, beta)
         histograms, hidden = answered((yield query), fit.sites, FusionHistogram)
         found = pooled_classes(histograms, 0, self.spec.bins, is_first_single=False)

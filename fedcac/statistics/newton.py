@@ -112,7 +112,7 @@ def maximise(
     zero = np.zeros(n_parameters) if start is None else start
     first, refused = _split((yield newton_query(zero)), sites, n_parameters, aggregate_type)
     search = _Search(null=dict(first), here=first, at=zero, refused=refused)
-    scale = 1.0
+    scale, is_bounded = 1.0, False
     for exchange in range(1, maximum_exchanges + 1):
         if not search.here:
             return _failed(search, FitStatus.NO_ANSWER, exchange)
@@ -138,11 +138,16 @@ def maximise(
         trial = search.at + scale * step
         answers = yield newton_query(trial)
         terms, codes = _split(answers, tuple(search.here), n_parameters, aggregate_type)
-        if _leave_out(search, codes) and search.move(trial, terms):
-            scale = 1.0
-        else:
-            scale /= 2
-    return _failed(search, FitStatus.NOT_CONVERGED, maximum_exchanges)
+        is_within = _leave_out(search, codes)
+        is_bounded |= not is_within
+        scale = 1.0 if is_within and search.move(trial, terms) else scale / 2
+    if is_bounded:
+        return _failed(search, FitStatus.OUT_OF_BOUNDS, maximum_exchanges)
+    # Steps towards a maximum shrink quadratically: where the likelihood still rises by the last
+    # one, there is no maximum before it.
+    is_rising = scale == 1.0
+    status = FitStatus.UNBOUNDED if is_rising else FitStatus.NOT_CONVERGED
+    return _failed(search, status, maximum_exchanges)
 
 
 def _climbing_inverse(information: Vector) -> Vector | None:
@@ -170,7 +175,8 @@ def _split(
         elif isinstance(answer, RefusalCode):
             refused[site] = answer
         else:
-            refused[site] = RefusalCode.NOT_COMPUTABLE
+            # An answer of another shape is a fault at the site, like one that cannot be read.
+            refused[site] = RefusalCode.INTERNAL
     return terms, refused
 
 

@@ -32,7 +32,6 @@ from fedcac.statistics.net_reclassification import Reclassified, net_reclassific
 from fedcac.statistics.partial_likelihood import partial_likelihood
 from fedcac.statistics.refit import (
     REFIT,
-    Unsettled,
     queried_table,
     refit,
     stacked_covariance,
@@ -41,7 +40,7 @@ from fedcac.statistics.refit import (
 from fedcac.statistics.resampling import Rows, replicate_rows, replicate_spread
 from fedcac.statistics.risk_sets import baseline_hazard
 from fedcac.statistics.rows import Value, fit_status, value_row
-from fedcac.statistics.sums import answered, summed_totals
+from fedcac.statistics.sums import answered, missing_status, summed_totals, totals_status
 from fedcac.vocabulary import Measure, Resampling, RowStatus, SiteName
 
 __all__ = ["Reclassification", "ReclassificationTotals"]
@@ -217,7 +216,9 @@ class Reclassification(Estimator[ReclassificationSpec]):
         replicated = None
         if sums is not None and self.spec.uncertainty is not Resampling.NONE:
             replicated = yield from self._replicated(base, full, at)
-        return (*self._measure_rows(full, sums, replicated), self._likelihood_row(base, full))
+        absent = totals_status(answers, full.sites, ReclassificationTotals)
+        rows = self._measure_rows(full, sums, replicated, absent)
+        return (*rows, self._likelihood_row(base, full))
 
     def _replicated(
         self, base: Fit, full: Fit, at: Vector
@@ -229,7 +230,7 @@ class Reclassification(Estimator[ReclassificationSpec]):
             covariance *= self.spec.replicates / (self.spec.replicates - 1)
         start = np.tile(at, (self.spec.replicates, 1))
         replicates = yield from refit(start, covariance, full.sites, ReclassificationTotals)
-        if isinstance(replicates, Unsettled):
+        if isinstance(replicates, RowStatus):
             return None
         answers = yield table_query(MEASURES, replicates)
         shape = (len(replicates), N_COLUMNS)
@@ -237,16 +238,20 @@ class Reclassification(Estimator[ReclassificationSpec]):
 
     def _absent(self, base: Fit, full: Fit) -> Iterator[Estimate]:
         failed = full if not full.is_ok else base
-        status = RowStatus.NOT_ESTIMABLE if failed.is_ok else fit_status(failed)
+        status = fit_status(failed)
+        if failed.is_ok:
+            # A site is in one model and not in the other, or each left out patients of its own.
+            codes = {**base.refused, **full.refused}
+            status = missing_status(codes[s] for s in {*base.sites} ^ {*full.sites})
         for measure in (*_MEASURES, Measure.LR_CHI2_INCREASE):
             yield Estimate(self.spec.id, POOLED, measure, status=status)
 
     def _measure_rows(
-        self, fit: Fit, sums: Vector | None, replicated: Vector | None
+        self, fit: Fit, sums: Vector | None, replicated: Vector | None, absent: RowStatus
     ) -> Iterator[Estimate]:
         if sums is None:
             for measure in _MEASURES:
-                yield Estimate(self.spec.id, POOLED, measure, status=RowStatus.SUPPRESSED)
+                yield Estimate(self.spec.id, POOLED, measure, status=absent)
             return
         values = np.array([_statistics(row) for row in np.vstack([sums, *_tables(replicated)])])
         for column, measure in enumerate(_MEASURES):

@@ -9,7 +9,6 @@ exchange, and no further matrix.
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +18,11 @@ from fedcac.aggregate import Totals
 from fedcac.exchange.messages import Query
 from fedcac.statistics.estimator import Answers, QueryError
 from fedcac.statistics.fit import Fit
-from fedcac.statistics.sums import summed_totals
-from fedcac.vocabulary import SiteName
+from fedcac.statistics.sums import summed_totals, totals_status
+from fedcac.vocabulary import RowStatus, SiteName
 
 __all__ = [
     "REFIT",
-    "Unsettled",
     "queried_table",
     "refit",
     "stacked_covariance",
@@ -40,13 +38,6 @@ TOLERANCE = 1e-3
 MAXIMUM_EXCHANGES = 10
 
 Table = NDArray[np.float64]
-
-
-class Unsettled(StrEnum):
-    """Why replicates have no maximum."""
-
-    NO_ANSWER = "no_answer"
-    NOT_CONVERGED = "not_converged"
 
 
 def table_query(step: str, table: Table) -> Query:
@@ -77,7 +68,7 @@ def refit(
     *,
     tolerance: float = TOLERANCE,
     maximum_exchanges: int = MAXIMUM_EXCHANGES,
-) -> Generator[Query, Answers, Table | Unsettled]:
+) -> Generator[Query, Answers, Table | RowStatus]:
     """Yield queries for the replicates' gradients and return their maxima, shape (R, p).
 
     Parameters
@@ -89,9 +80,10 @@ def refit(
 
     Returns
     -------
-    Table | Unsettled
-        Why there is no spread to be had, if a site did not answer or a replicate has not settled
-        after `maximum_exchanges`.
+    Table | RowStatus
+        The status of what would need the maxima: by the code if a site did not answer, not
+        estimable if a replicate runs away, an error if one has not settled after
+        `maximum_exchanges`.
     """
     at: Table = start.copy()
     inverse: Table = np.tile(covariance, (len(start), 1, 1))
@@ -101,16 +93,16 @@ def refit(
         answers = yield table_query(REFIT, at)
         gradients = summed_totals(answers, sites, kind, at.shape)
         if gradients is None:
-            return Unsettled.NO_ANSWER
+            return totals_status(answers, sites, kind)
         if exchange > 0:
             inverse = _learned(inverse, step, previous - gradients)
         step = np.einsum("rij,rj->ri", inverse, gradients)
         if not np.all(np.abs(step) <= 3 * se * np.sqrt(len(at))):
-            return Unsettled.NOT_CONVERGED
+            return RowStatus.NOT_ESTIMABLE
         at, previous = at + step, gradients
         if np.all(np.abs(step) <= tolerance * se):
             return at
-    return Unsettled.NOT_CONVERGED
+    return RowStatus.ERROR
 
 
 def _learned(inverse: Table, step: Table, change: Table) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from scipy import special
@@ -11,26 +12,78 @@ from fedcac.statistics.fit import Fit, FitStatus
 from fedcac.statistics.intervals import Z95
 from fedcac.vocabulary import Measure, RefusalCode, RowStatus
 
-__all__ = ["Value", "fit_status", "refusal_status", "two_sided_p", "value_row", "wald"]
+__all__ = [
+    "Value",
+    "absent_status",
+    "fit_status",
+    "refusal_status",
+    "two_sided_p",
+    "value_row",
+    "wald",
+]
 
-_NOTHING_TO_ESTIMATE = frozenset({RefusalCode.NOT_COMPUTABLE, RefusalCode.EMPTY_COHORT})
+_STATUS_OF = {
+    # The site has nothing that the number could be about.
+    RefusalCode.NOT_COMPUTABLE: RowStatus.NOT_APPLICABLE,
+    RefusalCode.EMPTY_COHORT: RowStatus.NOT_APPLICABLE,
+    # The policy in force, or a person who applied it, said no.
+    RefusalCode.TOO_FEW_PATIENTS: RowStatus.SUPPRESSED,
+    RefusalCode.TOO_FEW_EVENTS: RowStatus.SUPPRESSED,
+    RefusalCode.TOO_FEW_PER_CATEGORY: RowStatus.SUPPRESSED,
+    RefusalCode.TOO_MANY_PARAMETERS: RowStatus.SUPPRESSED,
+    RefusalCode.TOO_MANY_EXCHANGES: RowStatus.SUPPRESSED,
+    RefusalCode.PARAMETERS_OUT_OF_BOUNDS: RowStatus.SUPPRESSED,
+    RefusalCode.BUDGET_SPENT: RowStatus.SUPPRESSED,
+    RefusalCode.NESTED_COHORT: RowStatus.SUPPRESSED,
+    RefusalCode.UNPROTECTABLE: RowStatus.SUPPRESSED,
+    RefusalCode.REJECTED_BY_SITE: RowStatus.SUPPRESSED,
+    RefusalCode.TOO_FEW_SITES: RowStatus.SUPPRESSED,
+    RefusalCode.SITES_CHANGED: RowStatus.SUPPRESSED,
+}
+_ORDER = (
+    RowStatus.SUPPRESSED,
+    RowStatus.ERROR,
+    RowStatus.NOT_ESTIMABLE,
+    RowStatus.NOT_APPLICABLE,
+)
 
 
 def refusal_status(code: RefusalCode) -> RowStatus:
-    """Return the status of a refused site's rows.
+    """Return the status of a refused site's rows: the one place where codes become statuses.
 
-    `not_estimable` if the site had nothing to compute from, `suppressed` for every other code.
+    Every code that is neither a decision of disclosure control nor a site without what the
+    analysis is about is a fault: `error`. That holds for a code added later, too, until somebody
+    says otherwise here.
     """
-    return RowStatus.NOT_ESTIMABLE if code in _NOTHING_TO_ESTIMATE else RowStatus.SUPPRESSED
+    return _STATUS_OF.get(code, RowStatus.ERROR)
+
+
+def absent_status(statuses: Iterable[RowStatus]) -> RowStatus:
+    """Return the status of a pooled row behind which no site stands, from those of the sites.
+
+    Suppressed if one site is, else an error if one site's answer is, then not estimable; not
+    applicable only if it is so at every site. Without any site the row is not estimable.
+    """
+    found = set(statuses)
+    return next((status for status in _ORDER if status in found), RowStatus.NOT_ESTIMABLE)
 
 
 def fit_status(fit: Fit) -> RowStatus:
-    """Return the status of the rows of a fit: suppressed only if disclosure left no site."""
-    if fit.is_ok:
-        return RowStatus.OK
-    codes = {refusal_status(code) for code in fit.refused.values()}
-    is_hidden = fit.status is FitStatus.NO_ANSWER and RowStatus.SUPPRESSED in codes
-    return RowStatus.SUPPRESSED if is_hidden else RowStatus.NOT_ESTIMABLE
+    """Return the status of the rows of a fit.
+
+    Where no site answered, as `absent_status`. A search that ended without a maximum is
+    suppressed if sites' bounds on the parameters stopped it, not estimable if the likelihood has
+    no maximum or the patients do not determine the parameters, and an error otherwise.
+    """
+    if fit.status is FitStatus.NO_ANSWER:
+        return absent_status(refusal_status(code) for code in fit.refused.values())
+    return {
+        FitStatus.OK: RowStatus.OK,
+        FitStatus.NOT_IDENTIFIED: RowStatus.NOT_ESTIMABLE,
+        FitStatus.UNBOUNDED: RowStatus.NOT_ESTIMABLE,
+        FitStatus.NOT_CONVERGED: RowStatus.ERROR,
+        FitStatus.OUT_OF_BOUNDS: RowStatus.SUPPRESSED,
+    }[fit.status]
 
 
 def two_sided_p(estimate: float, se: float) -> float | None:

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from fedcac.aggregate import Aggregate, Totals
 from fedcac.statistics.estimator import Answers
-from fedcac.statistics.rows import refusal_status
+from fedcac.statistics.rows import absent_status, refusal_status
 from fedcac.vocabulary import RefusalCode, RowStatus, SiteName
 
-__all__ = ["answered", "missing_status", "summed_totals"]
+__all__ = ["answered", "missing_status", "summed_totals", "totals_status"]
 
 
 def summed_totals(
@@ -37,7 +37,10 @@ def summed_totals(
 def answered(
     answers: Answers, sites: Sequence[SiteName], kind: type[Aggregate]
 ) -> tuple[dict[SiteName, Aggregate], dict[SiteName, RefusalCode]]:
-    """Return the answers of a kind in the sites' order, and why the other sites have none."""
+    """Return the answers of a kind in the sites' order, and why the other sites have none.
+
+    An answer of another kind is a fault at the site.
+    """
     given: dict[SiteName, Aggregate] = {}
     refused: dict[SiteName, RefusalCode] = {}
     for site in sites:
@@ -47,11 +50,18 @@ def answered(
         elif isinstance(answer, RefusalCode):
             refused[site] = answer
         else:
-            refused[site] = RefusalCode.NOT_COMPUTABLE
+            refused[site] = RefusalCode.INTERNAL
     return given, refused
 
 
 def missing_status(codes: Iterable[RefusalCode]) -> RowStatus:
     """Return the status of a pooled row behind which no site stands."""
-    is_hidden = RowStatus.SUPPRESSED in {refusal_status(code) for code in codes}
-    return RowStatus.SUPPRESSED if is_hidden else RowStatus.NOT_ESTIMABLE
+    return absent_status(refusal_status(code) for code in codes)
+
+
+def totals_status(answers: Answers, sites: Sequence[SiteName], kind: type[Totals]) -> RowStatus:
+    """Return the status of rows that need the sum of `summed_totals` where there is none."""
+    given, refused = answered(answers, sites, kind)
+    # Whoever answered without giving the sum gave another shape than was asked.
+    codes = (*refused.values(), *([RefusalCode.INTERNAL] if given and not refused else []))
+    return missing_status(codes)

@@ -32,7 +32,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 
 from fedcac.aggregate import parse_aggregate
-from fedcac.canonical import canonical_bytes
+from fedcac.canonical import canonical_bytes, sha256_hex
 from fedcac.disclosure import FileLedger, load_policy
 from fedcac.errors import FedcacError
 from fedcac.exchange import Offer, Query, Reply, Request, Spool, parcel_name
@@ -50,6 +50,7 @@ from site_agent.agent import SiteAgent
 from site_agent.answering import Answerer
 from site_agent.identity import SiteIdentity
 from site_agent.scoring_queue import ExamScore
+from site_agent.settings import SiteFolder
 from site_agent.store import SiteStore
 from site_agent.table_source import TableSource
 
@@ -958,6 +959,12 @@ def drive(site: CommandLine, form: str) -> None:
         ("withdraw", ROUND),
         ("run", "--once"),
     ):
+        if verb[:2] == ("review", "reject"):
+            store = SiteStore(SiteFolder(site.home).database_path)
+            held = store.reply(ROUND, 1)
+            store.close()
+            assert held is not None
+            verb = (*verb, "--digest", sha256_hex(held[2]))
         _, heard = site.run(*verb, form=form)
         site.assert_silent(heard)
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.engine import LaunchPlan, RoundEngine, RoundView
+from coordinator.engine import RoundEngine
 from coordinator.store import CoordinatorStore, EnrolledSite, RoundState
+from coordinator.views import LaunchPlan, RoundView
 from fedcac.disclosure import MemoryLedger, load_policy
 from fedcac.errors import ProtocolError, UsageError
 from fedcac.exchange import MailboxCourier, Offer, Query, Request, Spool, parcel_name

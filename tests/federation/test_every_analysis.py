@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 from plans import BASE, FULL, SPECS, draw_exams, plan
 
-from coordinator.engine import LaunchPlan, RoundEngine, RoundView
+from coordinator.engine import RoundEngine
 from coordinator.store import CoordinatorStore, EnrolledSite, RoundState
+from coordinator.views import LaunchPlan, RoundView
 from fedcac.cli.in_memory import InMemorySite, run_round
 from fedcac.disclosure import MemoryLedger, load_policy
 from fedcac.exams import Exams
 from fedcac.exchange import MailboxCourier, Spool
-from fedcac.protocol import AucSpec, ComparisonSpec, Protocol
+from fedcac.protocol import AucSpec, ComparisonSpec, Pooling, Protocol
 from fedcac.report.estimates_csv import estimates_csv
 from fedcac.signing import SigningKey
 from fedcac.site_table import read_site_table
@@ -129,10 +130,11 @@ def round_under(
     tables: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., RoundView]:
     """Return a function that runs the round, once per policy and attempt."""
-    seen: dict[tuple[str, int], RoundView] = {}
+    seen: dict[tuple[str, int, Protocol], RoundView] = {}
 
-    def run(profile: str, attempt: int = 1) -> RoundView:
-        if (profile, attempt) not in seen:
+    def run(profile: str, attempt: int = 1, protocol: Protocol = PROTOCOL) -> RoundView:
+        key = profile, attempt, protocol
+        if key not in seen:
             folder = tmp_path_factory.mktemp(profile)
             # Nobody sits in this process to look through replies, which `cms` would ask for.
             policy = load_policy(profile).model_copy(update={"review": "auto"})
@@ -146,10 +148,10 @@ def round_under(
                 )
                 for name, path in tables.items()
             ]
-            seen[profile, attempt] = run_round(PROTOCOL, sites, policy, SigningKey.generate())
+            seen[key] = run_round(protocol, sites, policy, SigningKey.generate())
             for site in sites:
                 site.store.close()
-        return seen[profile, attempt]
+        return seen[key]
 
     return run
 
@@ -198,6 +200,41 @@ def test_open_sites_refuse_nothing_and_every_pooled_row_has_a_number(
         ("cox_indicator", Measure.LOG_HAZARD_RATIO, "sex=missing"),
         ("cox_indicator", Measure.HAZARD_RATIO, "sex=missing"),
     ]
+
+
+# --- in sums over sites ---------------------------------------------------------------------------
+
+# Each site's own model is not a sum.
+MASKED = PROTOCOL.model_copy(update={"pooling": Pooling(mode="masked", per_site=("cox_excluded",))})
+
+
+def test_masked_sums_give_the_pooled_rows_of_the_estimators_alone(
+    round_under: Callable[..., RoundView], ungated: tuple[Estimate, ...]
+) -> None:
+    view = round_under("open", protocol=MASKED)
+    assert list(refusals_of(view)) == []
+    given, expected = by_key(view.estimates), by_key(ungated)
+    by_site = {key for key in given if key[1] != POOLED}
+    assert {analysis for analysis, *_ in by_site} == {"cox_excluded"}
+    left_out = {key for key in expected if key not in given and key[1] == POOLED}
+    # Leave-one-site-out rows are all that a sum cannot give.
+    assert all(group.startswith("without ") for _, _, _, group, _ in left_out)
+    for key, row in given.items():
+        assert_same(row, expected[key], tolerance=1e-7)
+
+
+def test_masked_sums_show_more_of_small_sites(round_under: Callable[..., RoundView]) -> None:
+    view = round_under("research", protocol=MASKED)
+    assert {code for _, _, code in refusals_of(view)} & FAULTS == set()
+    shown, alone = (
+        {
+            (row.analysis, row.measure, row.group, row.term)
+            for row in rows
+            if row.scope == POOLED and row.status is RowStatus.OK
+        }
+        for rows in (view.estimates, round_under("research").estimates)
+    )
+    assert len(shown) > len(alone)
 
 
 # --- against the estimators alone -----------------------------------------------------------------
@@ -258,7 +295,7 @@ def by_key(rows: tuple[Estimate, ...]) -> dict[Key, Estimate]:
     return keyed
 
 
-def assert_same(given: Estimate, expected: Estimate) -> None:
+def assert_same(given: Estimate, expected: Estimate, tolerance: float = 1e-9) -> None:
     assert (given.status, given.n, given.n_events, given.ci_method) == (
         expected.status,
         expected.n,
@@ -269,7 +306,7 @@ def assert_same(given: Estimate, expected: Estimate) -> None:
         number, other = getattr(given, name), getattr(expected, name)
         assert (number is None) == (other is None), (given, expected)
         if number is not None:
-            assert number == pytest.approx(other, rel=1e-9, abs=1e-9), (given, expected)
+            assert number == pytest.approx(other, rel=tolerance, abs=tolerance), (given, expected)
 
 
 def test_open_round_gives_the_numbers_of_the_estimators_alone(

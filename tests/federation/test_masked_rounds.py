@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from plans import BASE, SPECS, plan
 
-from coordinator.engine import LaunchPlan, RoundEngine, RoundView
-from coordinator.store import CoordinatorStore, EnrolledSite, RoundState
+from coordinator.engine import RoundEngine
+from coordinator.store import CoordinatorStore, Direction, EnrolledSite, RoundState
+from coordinator.views import LaunchPlan, RoundView
 from fedcac.disclosure import MemoryLedger, load_policy
 from fedcac.errors import UsageError
-from fedcac.exchange import MailboxCourier, Spool, parcel_name
+from fedcac.exchange import Mailbox, MailboxCourier, Spool, parcel_name
 from fedcac.protocol import Pooling, Protocol
 from fedcac.signing import SigningKey
 from fedcac.statistics import POOLED, Estimate, PoolingSession, estimator_for
@@ -78,7 +79,7 @@ class Consortium:
         self.keys = {name: SigningKey.generate() for name in sizes}
         self.public = {name: key.public for name, key in self.keys.items()}
         self.peers = peers
-        self.policy = policy
+        self.policies = dict.fromkeys(sizes, load_policy(policy))
         self.ledgers = {name: MemoryLedger() for name in sizes}
         self.tables = {
             name: write_table(folder / f"{name}.csv", seed, n)
@@ -98,7 +99,7 @@ class Consortium:
             spool=self.spools[SiteName(name)],
             store=store,
             source=TableSource(self.tables[name]),
-            answerer=Answerer(load_policy(self.policy), self.ledgers[name], name.encode()),
+            answerer=Answerer(self.policies[name], self.ledgers[name], name.encode()),
             is_auto_approving=True,
             clock=lambda: self.now,
         )
@@ -375,3 +376,82 @@ def test_pooling_that_contradicts_the_protocol(change: dict[str, Any], words: st
 def test_each_sites_own_model_cannot_be_masked() -> None:
     with pytest.raises(ValueError, match="per_site"):
         plan((MODEL.model_copy(update={"by_site": True}),), pooling=MASKED)
+
+
+class KilledAtFirst(Mailbox):
+    """An outbox before whose every first writing the process dies."""
+
+    def __init__(self, inner: Mailbox, tried: set[str]) -> None:
+        self._inner = inner
+        self._tried = tried
+
+    def put(self, name: str, payload: bytes) -> None:
+        if name not in self._tried:
+            self._tried.add(name)
+            raise KeyboardInterrupt(name)
+        self._inner.put(name, payload)
+
+    def get(self, name: str) -> bytes | None:
+        return self._inner.get(name)
+
+    def names(self) -> tuple[str, ...]:
+        return self._inner.names()
+
+
+def test_a_site_killed_before_every_parcel_goes_on_as_if_it_was_not(
+    consortium: Consortium,
+) -> None:
+    tried: dict[str, set[str]] = {name: set() for name in consortium.keys}
+    for name, spool in consortium.spools.items():
+        outbox = KilledAtFirst(spool.outbox, tried[name])
+        consortium.spools[name] = Spool(spool.inbox, outbox)
+    round_id, view = consortium.launch(), None
+    for _ in range(200):
+        try:
+            view = consortium.turn(round_id)
+        except KeyboardInterrupt:
+            continue
+        if view.is_finished:
+            break
+    assert view is not None
+    assert view.record.state is RoundState.POOLED
+    assert all(f"{round_id}.shares-0001" in names for names in tried.values())
+    assert_equals(by_key(view.estimates), pooled_in_the_open(consortium, PROTOCOL))
+
+
+def test_a_parcel_of_another_sites_hand_is_left_out(consortium: Consortium) -> None:
+    round_id = consortium.launch()
+    until_plans_are_sent(consortium, round_id)
+    name = parcel_name(round_id, "masked", 1)
+    # West's courier delivers what north signed, in west's name and in its own.
+    consortium.turn(round_id, ("north",))
+    forged = consortium.sent("north")[name]
+    consortium.spools[SiteName("west")].outbox.put(name, forged)
+    consortium.turn(round_id, ("east", "south"))
+    engine, store = consortium.engine()
+    assert store.parcel(round_id, Direction.RECEIVED, name, "west") is None
+    assert store.parcel(round_id, Direction.RECEIVED, name, "east") is not None
+    consortium.now += timedelta(days=11)
+    engine.step(round_id)
+    store.close()
+    survivors = consortium.spools[SiteName("east")].inbox.get(parcel_name(round_id, "survivors", 1))
+    assert survivors is not None
+    assert json.loads(numbers_in(survivors))["document"]["survivors"] == ["east", "north", "south"]
+
+
+def test_held_replies_promise_nothing_until_a_person_lets_them_go(tmp_path: Path) -> None:
+    consortium = Consortium(tmp_path, {"north": 40, "east": 35, "south": 50})
+    held = load_policy("research").model_copy(update={"review": "hold", "profile": "custom"})
+    consortium.policies["east"] = held
+    round_id = consortium.launch()
+    for _ in range(4):
+        consortium.turn(round_id)
+    assert f"{round_id}.reply-0001" not in consortium.sent("east")
+    agent, store = consortium.agent("east")
+    agent.reject(round_id, 1)
+    store.close()
+    view = consortium.run(round_id)
+    assert not any(".masked-" in name for name in consortium.sent("east"))
+    # Two are too few for a sum.
+    row = by_key(view.estimates)["agreement", "kappa_linear", "", ""]
+    assert row.estimate is None

@@ -145,8 +145,8 @@ def test_held_reply_waits_for_the_site_and_may_be_rejected(launched: tuple[Any, 
     assert data["held"] == [{"round_id": round_id, "exchange": 1}]
     outbox = made.site / "spool" / "outbox"
     assert not list(outbox.glob("*reply*"))
-    assert made.run("site", "review", "show")["held"]
-    made.run("site", "review", "reject", round_id, "1")
+    (held,) = made.run("site", "review", "show")["held"]
+    made.run("site", "review", "reject", round_id, "1", "--digest", held["digest"])
     assert list(outbox.glob("*reply*"))
     data = made.run("lead", "round", "status", round_id)["rounds"][0]
     assert data["state"] == "pooled"

@@ -16,6 +16,7 @@ from fedcac.aggregate import (
     SurvivalTable,
     Totals,
 )
+from fedcac.disclosure.facts import Earlier
 from fedcac.disclosure.policy import Policy
 from fedcac.disclosure.rules import bins, cross_tables, flow, life_tables, moments, sums
 from fedcac.disclosure.rules.common import Changes, round_to_digits
@@ -76,11 +77,14 @@ def check_consistency(aggregate: Aggregate) -> None:
             )
 
 
-def apply_rule(aggregate: Aggregate, policy: Policy) -> Aggregate | RefusalCode:
+def apply_rule(
+    aggregate: Aggregate, policy: Policy, earlier: Earlier | None = None
+) -> Aggregate | RefusalCode:
     """Return the aggregate with everything suppressed that may not leave, or a refusal code.
 
     The aggregate's type must have a `rule_shape` and pass `check_consistency`. The answer depends
-    on the aggregate and the policy alone, and carries no evidence.
+    on the aggregate, the policy and, of a cross table, on what was told before; it carries no
+    evidence.
     """
     bare = aggregate.model_copy(update={"evidence": None})
     if policy.is_open:
@@ -90,5 +94,8 @@ def apply_rule(aggregate: Aggregate, policy: Policy) -> Aggregate | RefusalCode:
     shape = rule_shape(type(aggregate))
     if shape is None:
         return RefusalCode.UNREGISTERED_TYPE
-    changes = _RULES[shape].protect(aggregate, policy)
+    if earlier is not None and isinstance(aggregate, CrossTable):
+        changes = cross_tables.protect(aggregate, policy, earlier)
+    else:
+        changes = _RULES[shape].protect(aggregate, policy)
     return changes if isinstance(changes, RefusalCode) else bare.model_copy(update=changes)

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
-from fedcac.aggregate import Count
+from fedcac.aggregate import CrossTable
+from fedcac.disclosure.beside import protect_beside
 from fedcac.disclosure.cross_table import Matrix, protect_table, two_by_two_tables
+from fedcac.disclosure.facts import Earlier
 from fedcac.disclosure.policy import Policy
 from fedcac.disclosure.rules.common import HIDDEN, Changes
-from fedcac.vocabulary import CellStatus
+from fedcac.vocabulary import CellStatus, RefusalCode
 
-__all__ = ["is_consistent", "protect"]
+__all__ = ["is_consistent", "protect", "whole_matrix"]
 
 
-def _numbers(matrix: tuple[tuple[Count, ...], ...]) -> Matrix:
+def whole_matrix(table: CrossTable) -> Matrix:
+    """Return a table's counts, none of them suppressed yet."""
     return tuple(
-        tuple(count for count in row if not isinstance(count, CellStatus)) for row in matrix
+        tuple(count for count in row if not isinstance(count, CellStatus)) for row in table.matrix
     )
 
 
 def is_consistent(table: Any) -> bool:
     """Say whether matrix, 2x2 tables and number of patients agree."""
-    matrix = _numbers(table.matrix)
+    matrix = whole_matrix(table)
     return (
         matrix == table.matrix
         and two_by_two_tables(matrix) == table.two_by_two
@@ -31,10 +34,17 @@ def is_consistent(table: Any) -> bool:
     )
 
 
-def protect(table: Any, policy: Policy) -> Changes:
-    """Suppress what the audited suppression of `protect_table` withholds."""
-    matrix = _numbers(table.matrix)
-    safe = protect_table(matrix, policy.minimum_cell, policy.zero_is_small)
+def protect(table: Any, policy: Policy, earlier: Earlier | None = None) -> Changes:
+    """Suppress what the audited suppression withholds, beside what was told earlier if given."""
+    matrix = whole_matrix(table)
+    k, zero = policy.minimum_cell, policy.zero_is_small
+    if earlier is None:
+        safe = protect_table(matrix, k, zero)
+    else:
+        found = protect_beside(matrix, k, zero, earlier)
+        if found is None:
+            return RefusalCode.UNPROTECTABLE
+        safe = found
     if safe.is_whole:
         return {}
     cells = two_by_two_tables(matrix)

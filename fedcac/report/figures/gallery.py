@@ -86,7 +86,7 @@ def _matrices(findings: Findings) -> Iterator[Figure]:
 
 def _kappas(findings: Findings) -> Iterator[Figure]:
     for spec in findings.analyses("agreement"):
-        if not isinstance(spec, AgreementSpec):
+        if not isinstance(spec, AgreementSpec) or findings.protocol.is_masked(spec.id):
             continue
         for weights in spec.weights:
             measure = Measure(f"kappa_{weights.value}")
@@ -104,7 +104,7 @@ def _kappas(findings: Findings) -> Iterator[Figure]:
 
 def _accuracies(findings: Findings) -> Iterator[Figure]:
     for spec in findings.analyses("accuracy"):
-        if not isinstance(spec, AccuracySpec):
+        if not isinstance(spec, AccuracySpec) or findings.protocol.is_masked(spec.id):
             continue
         for cut_off in findings.protocol.categories.cut_offs:
             for measure in _FOREST_ACCURACY:
@@ -206,7 +206,8 @@ def _rows(
 
 def _summarised(findings: Findings, analysis: str, measure: Measure, term: str) -> tuple[str, ...]:
     has_meta = findings.find(analysis, META, measure, term) is not None
-    return (*findings.sites, POOLED, *((META,) if has_meta else ()))
+    sites = () if findings.protocol.is_masked(analysis) else findings.sites
+    return (*sites, POOLED, *((META,) if has_meta else ()))
 
 
 def _forest_row(

@@ -365,7 +365,9 @@ def test_twelve_sites_have_a_line_each_or_a_gap() -> None:
     refusals = {"l": {"by_site": RefusalCode.TOO_FEW_EVENTS}}
     figures = draw_figures(findings_of(*rows, sites=12, **refusals))
     (figure,) = [f for f in figures if f.section == "forest_by_site:by_site"]
-    assert set(sites) | {"refused", "Pooled", "Meta-analytic"} <= set(texts(figure))
+    assert set(sites) | {"suppressed (too_few_events)", "Pooled", "Meta-analytic"} <= set(
+        texts(figure)
+    )
 
 
 def test_two_runs_draw_the_same_bytes() -> None:

@@ -255,7 +255,8 @@ def test_a_blank_cell_stands_where_no_number_belongs(findings: Findings) -> None
 
 
 def test_without_any_answer_nothing_is_a_number() -> None:
-    words = {"suppressed (<5)", "refused", "not estimable", "not tested", "not stated", ""}
+    words = {"suppressed (<20 patients)", "suppressed (too_few_patients)", "not estimable", ""}
+    words |= {"not applicable", "suppressed (<5)"}
     words |= {"0 of 3", "0 of 5", "not estimable: fewer than ten sites"}
     for table in all_tables(findings_of("refused")):
         assert {cell for row in table.rows for cell in row.cells} <= words, table.caption
@@ -277,7 +278,10 @@ def test_a_p_value_is_in_words(findings: Findings) -> None:
         places = [i for i, name in enumerate(table.columns[1:]) if name == "p-value"]
         for row in table.rows:
             for place in places if row.cells else ():
-                assert re.fullmatch(r"|not tested|<0\.001|[01]\.\d{3}", row.cells[place])
+                assert re.fullmatch(
+                    r"|not (tested|applicable|estimable)|suppressed \(.+\)|<0\.001|[01]\.\d{3}",
+                    row.cells[place],
+                )
 
 
 # --- characteristics --------------------------------------------------------------------------
@@ -332,7 +336,7 @@ def test_a_missing_row_only_where_somebody_lacks_a_value() -> None:
 
 def test_a_withheld_covariate_says_so_and_its_neighbours_stay() -> None:
     table = titled(characteristics_tables(findings_of("gaps")), "(descriptives)")
-    assert line(table, "Female sex").cells == ("suppressed (<5)", "suppressed (<5)", "not tested")
+    assert line(table, "Female sex").cells == ("suppressed (<5)",) * 3
     assert line(table, "missing", under="Female sex").cells[0] == "suppressed (<5)"
     assert re.match(r"\d", line(table, "<1", under="Scanner vendor").cells[0])
 
@@ -356,7 +360,7 @@ def test_a_covariate_without_limits_has_a_mean_alone() -> None:
     table = titled(characteristics_tables(findings_of("whole")), "of all patients (whole)")
     assert [row.head for row in table.rows] == ["Weight, kg, mean (SD)"]
     assert table.columns == ("Characteristic", "all, n = 640", "p-value")
-    assert table.rows[0].cells[1] == "not tested"
+    assert table.rows[0].cells[1] == "not applicable"
 
 
 def test_scores_are_described_by_number_and_by_category() -> None:
@@ -393,7 +397,7 @@ def test_another_treatment_of_gaps_is_no_partner() -> None:
     table = titled(cox_tables(findings_of("whole")), "(indicator)")
     assert table.caption.startswith("One model per covariate")
     assert line(table, "Age: missing").cells[0] != "not estimable"
-    assert line(table, "Scanner vendor: missing").cells[:2] == ("not estimable", "not tested")
+    assert line(table, "Scanner vendor: missing").cells[:2] == ("not estimable", "not estimable")
 
 
 def test_both_sizes_are_told_where_a_site_gave_one_model_only() -> None:
@@ -403,7 +407,7 @@ def test_both_sizes_are_told_where_a_site_gave_one_model_only() -> None:
     sizes = re.search(r"Unadjusted: (\d+) patients, .* Adjusted: (\d+) patients", caption)
     assert sizes is not None
     assert int(sizes.group(1)) > int(sizes.group(2))
-    assert "Without west (refused)." in caption
+    assert "Without west, suppressed (too_few_events)." in caption
 
 
 def test_hazard_ratios_are_the_estimates_with_their_sizes() -> None:
@@ -425,7 +429,7 @@ def test_whose_risk_category_and_which_subgroup_is_told() -> None:
     assert line(expert, "ln(score + 1), Reference standard")
     assert "Risk category of the index test." in titled(tables, "(series, adjusted)").caption
     women = titled(tables, "(women: Women)")
-    assert line(women, "Female sex").cells[:2] == ("not estimable", "not tested")
+    assert line(women, "Female sex").cells[:2] == ("not estimable", "not estimable")
 
 
 def test_every_sites_own_hazard_ratio_or_its_gap() -> None:
@@ -436,13 +440,17 @@ def test_every_sites_own_hazard_ratio_or_its_gap() -> None:
         number(findings, "by_site", Measure.HAZARD_RATIO, scope=scope, term="age")
         for scope in ("east", "north", "south", META)
     ]
-    assert line(table, "Age, per 10 years").cells == (*own[:3], "refused", own[3])
+    assert line(table, "Age, per 10 years").cells == (
+        *own[:3],
+        "suppressed (too_few_events)",
+        own[3],
+    )
 
 
 def test_a_refusal_takes_one_sentence_and_no_rows() -> None:
     table = titled(cox_tables(findings_of("gaps")), "Hazard ratios for event (by_site)")
     assert [row.head for row in table.rows] == ["Age, per 10 years"]
-    assert table.caption.endswith("Without west (refused).")
+    assert table.caption.endswith("Without west, suppressed (too_few_events).")
 
 
 # --- survival and added value -----------------------------------------------------------------
@@ -472,7 +480,7 @@ def test_added_value_is_the_estimates_and_partly_survives_a_refusal() -> None:
         assert line(table, head).cells[0] == number(findings, "reclassification", measure)
     gaps = added_value_table(findings_of("gaps"))
     assert gaps is not None
-    assert line(gaps, "Event NRI").cells == ("suppressed (<5)", "not tested")
+    assert line(gaps, "Event NRI").cells == ("suppressed (<5)", "suppressed (<5)")
     assert re.match(r"\d", line(gaps, "Increase in likelihood-ratio chi-square").cells[0])
 
 
@@ -547,7 +555,10 @@ def test_discrimination_has_every_site_and_both_summaries() -> None:
     heads = [row.head for row in table.rows]
     summaries = ("Within sites, random effects", "All pairs of patients")
     assert heads[: 3 + len(SITES)] == ["AUC at cut-off 100 (auc)", *SITES, *summaries]
-    assert line(table, "west").cells == ("refused", "not stated")
+    assert line(table, "west").cells == (
+        "suppressed (too_few_events)",
+        "suppressed (too_few_events)",
+    )
     east = number(findings, "auc", Measure.AUC, scope="east", term="100")
     assert line(table, "east").cells == (east, "160")
     slope = number(findings, "calibration", Measure.CALIBRATION_SLOPE, term="100")

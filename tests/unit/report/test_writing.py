@@ -136,7 +136,7 @@ def test_a_gap_is_said_with_the_sites_own_threshold(page: str) -> None:
 def test_a_matrix_that_could_not_leave_shows_no_number(folder: Path) -> None:
     svg = (folder / "figures" / "confusion_kappa_site_3.svg").read_text(encoding="utf-8")
     texts = [node.text for node in ElementTree.fromstring(svg).iter() if node.tag.endswith("}text")]  # noqa: S314
-    assert "refused" in texts
+    assert "suppressed (too_few_per_category)" in texts
     assert not [text for text in texts if text and text.endswith("%")]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cache
@@ -83,7 +84,7 @@ def held_replies(kind: str, profile: str, most: int = 30) -> Iterator[HeldReply]
             expires_at=NOW,
             queries=session.queries,
         )
-        reply = answerer.reply(request, sha256_hex(b"request"), protocol, cohort, "here", NOW)
+        reply = answerer.reply(request, sha256_hex(b"request"), protocol, cohort, "here", NOW).reply
         yield HeldReply(
             envelope=reply.seal(KEY),
             protocol=protocol,
@@ -286,7 +287,7 @@ def test_a_question_asked_before_is_recognised() -> None:
             expires_at=NOW,
             queries={"x": Query(step="counts")},
         )
-        reply = answerer.reply(request, sha256_hex(b"request"), protocol, cohort, "here", NOW)
+        reply = answerer.reply(request, sha256_hex(b"request"), protocol, cohort, "here", NOW).reply
         held = HeldReply(reply.seal(KEY), protocol, request, policy, ledger.entries)
         shown.append(review_document(held))
     assert shown[0]["answers"][0]["answered_before"] is None
@@ -307,7 +308,9 @@ def test_an_analysis_that_the_protocol_lacks_is_shown_as_refused() -> None:
         queries={"other": Query(step="counts")},
     )
     answerer = Answerer(policy, ledger, b"a site's secret")
-    reply = answerer.reply(request, sha256_hex(b"request"), protocol, cohort_of(), "here", NOW)
+    reply = answerer.reply(
+        request, sha256_hex(b"request"), protocol, cohort_of(), "here", NOW
+    ).reply
     document = review_document(HeldReply(reply.seal(KEY), protocol, request, policy, ()))
     assert document["answers"][0]["refusal"] is RefusalCode.UNKNOWN_ANALYSIS
     assert "The protocol has no such analysis." in review_text(document)
@@ -350,7 +353,9 @@ class Held:
         answerer = Answerer(
             load_policy("research"), FileLedger(self.folder.ledger_path), self.folder.secret()
         )
-        reply = answerer.reply(opened, sha256_hex(request), protocol, cohort_of(), "here", NOW)
+        reply = answerer.reply(
+            opened, sha256_hex(request), protocol, cohort_of(), "here", NOW
+        ).reply
         self.envelope = reply.seal(SigningKey.load(self.folder.key_path))
         store = SiteStore(self.folder.database_path)
         record = RoundRecord(
@@ -447,12 +452,38 @@ def test_a_terminal_is_shown_the_reply_and_asked(
     assert held.left == (held.envelope if leaves else None)
 
 
-def test_without_a_terminal_a_digest_is_needed(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("verb", ["approve", "reject"])
+def test_without_a_terminal_a_digest_is_needed(
+    held: Held, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
     monkeypatch.setattr(cli.sys, "stdin", io.StringIO("y\n"))
-    code, _, errors = held.run("approve", ROUND, "1")
+    code, _, errors = held.run(verb, ROUND, "1")
     assert code == 2
     assert "usage.no_digest" in errors
     assert held.left is None
+    monkeypatch.setattr(cli.sys, "stdin", Terminal("y\n"))
+    assert held.run(verb, ROUND, "1", "--format", "json")[0] == 2
+    assert held.left is None
+
+
+@pytest.mark.parametrize(("said", "is_rejected"), [("y\n", True), ("n\n", False), ("", False)])
+def test_a_terminal_is_asked_before_a_reply_is_rejected(
+    held: Held, monkeypatch: pytest.MonkeyPatch, said: str, is_rejected: bool
+) -> None:
+    monkeypatch.setattr(cli.sys, "stdin", Terminal(said))
+    code, _, shown = held.run("reject", ROUND, "1")
+    assert (code == 0) is is_rejected
+    assert held.digest in shown
+    assert "Send refusals instead of it? [y/N]" in shown
+    assert (held.left is not None) is is_rejected
+    assert held.left != held.envelope
+
+
+def test_show_prints_both_commands_with_the_digest(held: Held) -> None:
+    text = " ".join(held.run("show")[1].split())
+    for verb in ("approve", "reject"):
+        command = f"fedcac-site review {verb} {ROUND} 1 \\ --digest {held.digest[:19]}"
+        assert command in text
 
 
 def test_reject_sends_codes_and_no_number(held: Held) -> None:
@@ -472,3 +503,8 @@ def test_a_request_that_is_not_the_one_answered_is_not_shown(held: Held) -> None
     code, _, errors = held.run("show")
     assert code == 11
     assert "integrity.question_changed" in errors
+    # What cannot be shown can still be ended, with the digest that the error names.
+    (named,) = re.findall(r"--digest (sha256:\w+)", " ".join(errors.split()))
+    assert held.run("reject", ROUND, "1", "--digest", named)[0] == 0
+    assert held.left is not None
+    assert held.left != held.envelope

@@ -158,7 +158,7 @@ def test_one_group_has_nothing_to_compare() -> None:
     rows = pool(spec_of("all"), four_sites())
     for name in ("age", "sex", "vendor"):
         row = rows["pooled", "difference_test", "", name]
-        assert row.status is RowStatus.NOT_ESTIMABLE
+        assert row.status is RowStatus.NOT_APPLICABLE
         assert numbers(row) == (None,) * 5
 
 
@@ -337,7 +337,8 @@ def test_quartiles_from_merged_bins_stay_inside_the_bins() -> None:
     ("code", "status"),
     [
         (RefusalCode.TOO_FEW_PATIENTS, RowStatus.SUPPRESSED),
-        (RefusalCode.NOT_COMPUTABLE, RowStatus.NOT_ESTIMABLE),
+        (RefusalCode.NOT_COMPUTABLE, RowStatus.NOT_APPLICABLE),
+        (RefusalCode.INTERNAL, RowStatus.ERROR),
     ],
 )
 def test_where_all_sites_refuse_no_row_has_a_number(code: RefusalCode, status: RowStatus) -> None:

@@ -446,7 +446,8 @@ def test_a_subgroup_is_the_analysis_of_its_rows(kind: str) -> None:
     ("code", "status"),
     [
         (RefusalCode.TOO_FEW_PATIENTS, RowStatus.SUPPRESSED),
-        (RefusalCode.NOT_COMPUTABLE, RowStatus.NOT_ESTIMABLE),
+        (RefusalCode.NOT_COMPUTABLE, RowStatus.NOT_APPLICABLE),
+        (RefusalCode.INTERNAL, RowStatus.ERROR),
     ],
 )
 def test_where_all_sites_refuse_no_row_has_a_number(

@@ -517,7 +517,7 @@ def test_models_of_different_sites_are_not_compared(model: str) -> None:
     def refuse(site: str, analysis: str, step: str) -> RefusalCode | None:
         return RefusalCode.TOO_MANY_PARAMETERS if (site, analysis) == ("s3", model) else None
 
-    assert_absent(analysed(spec_of(), refuse=refuse), RowStatus.NOT_ESTIMABLE)
+    assert_absent(analysed(spec_of(), refuse=refuse), RowStatus.SUPPRESSED)
 
 
 def test_models_of_different_sites_of_one_size_are_not_compared() -> None:
@@ -525,9 +525,9 @@ def test_models_of_different_sites_of_one_size_are_not_compared() -> None:
     sites = {**FOUR, "twin": site_exams(7, FOUR["s3"].n)}
 
     def refuse(site: str, analysis: str, step: str) -> RefusalCode | None:
-        return RefusalCode.TOO_MANY_PARAMETERS if (site, analysis) in lost else None
+        return RefusalCode.INTERNAL if (site, analysis) in lost else None
 
-    assert_absent(analysed(spec_of(), sites, refuse=refuse), RowStatus.NOT_ESTIMABLE)
+    assert_absent(analysed(spec_of(), sites, refuse=refuse), RowStatus.ERROR)
 
 
 def test_models_of_different_patients_are_not_compared() -> None:
@@ -553,7 +553,8 @@ def test_a_site_that_refuses_both_models_is_left_out_of_the_comparison() -> None
     ("code", "status"),
     [
         (RefusalCode.TOO_FEW_EVENTS, RowStatus.SUPPRESSED),
-        (RefusalCode.NOT_COMPUTABLE, RowStatus.NOT_ESTIMABLE),
+        (RefusalCode.NOT_COMPUTABLE, RowStatus.NOT_APPLICABLE),
+        (RefusalCode.INTERNAL, RowStatus.ERROR),
     ],
 )
 def test_without_a_fit_there_is_no_comparison(code: RefusalCode, status: RowStatus) -> None:
