@@ -33,8 +33,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--pooling",
         choices=("open", "masked"),
-        help="each site answers by itself, or only sums over sites are seen (default: as the "
-        "protocol says)",
+        default="masked",
+        help="each hospital answers by itself, or only sums over hospitals are seen (default: "
+        "masked, which needs three; small hospitals may show little by themselves)",
     )
     add_format(parser, _run)
 

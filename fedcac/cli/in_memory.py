@@ -9,8 +9,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
-from coordinator.engine import LaunchPlan, RoundEngine, RoundView
+from coordinator.engine import RoundEngine
 from coordinator.store import CoordinatorStore, EnrolledSite, RoundState
+from coordinator.views import LaunchPlan, RoundView
 from fedcac.canonical import Digest
 from fedcac.disclosure import FileLedger, Policy
 from fedcac.errors import FedcacError, RoundError

@@ -178,7 +178,7 @@ class Gate:
             return RefusalCode.UNREGISTERED_TYPE
         payload = payload_of(aggregate)
         if not is_finite(payload):
-            return RefusalCode.NOT_COMPUTABLE
+            return RefusalCode.INTERNAL
         verified = verify(payload, aggregate)
         check_consistency(verified)
         earlier = None

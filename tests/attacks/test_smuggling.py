@@ -77,7 +77,7 @@ def test_numbers_that_are_not_finite_do_not_leave(
     make: SimpleNamespace, ask: Ask, gate: Gate, number: float
 ) -> None:
     forged = make.means(50, 50).model_copy(update={"mean": (number,)})
-    assert gate.release(ask(), forged) == Refusal(RefusalCode.NOT_COMPUTABLE)
+    assert gate.release(ask(), forged) == Refusal(RefusalCode.INTERNAL)
     assert _nothing_left(gate)
 
 
