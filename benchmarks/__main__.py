@@ -17,6 +17,7 @@ from benchmarks.agatston_loop import SECONDS_NAME as AGATSTON_SECONDS
 from benchmarks.agatston_loop import agatston_against_a_loop
 from benchmarks.cox_step import NAME as COX_STEP
 from benchmarks.cox_step import step_against_coxph
+from benchmarks.inference_engine import engine_ratios
 from benchmarks.miller_round import NAME as MILLER_ROUND
 from benchmarks.miller_round import miller_round
 from benchmarks.volume_building import volume_ratios
@@ -27,7 +28,8 @@ _RESULTS = Path(__file__).parent / "results" / "results.json"
 def main() -> None:
     """Run everything and write the results."""
     agatston_ratio, agatston_seconds = agatston_against_a_loop()
-    ratios = {AGATSTON_LOOP: agatston_ratio, **volume_ratios(), COX_STEP: step_against_coxph()}
+    ratios = {AGATSTON_LOOP: agatston_ratio, **volume_ratios(), **engine_ratios()}
+    ratios[COX_STEP] = step_against_coxph()
     results = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "versions": {

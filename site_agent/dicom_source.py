@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedcac.aggregate import FlowStage
@@ -12,7 +12,7 @@ from fedcac.errors import CohortError, DicomError
 from fedcac.imaging import PairingOutcome, load_volume, pair_manifest
 from fedcac.models import InferenceEngine, ModelPackage
 from fedcac.protocol import Protocol
-from fedcac.scoring import profile_named, score_volume
+from fedcac.scoring import profile_named
 from fedcac.site_table import (
     ClinicalTable,
     ScoredExam,
@@ -21,7 +21,14 @@ from fedcac.site_table import (
 )
 from fedcac.vocabulary import ExclusionReason
 from site_agent.cohort import ExamSource, FrozenCohort, flow_of
-from site_agent.scoring_queue import ExamScore, IndexExam, Scorer, ScoringQueue
+from site_agent.exam_pipeline import (
+    EXAM_TIME_LIMIT_S,
+    ExamPipeline,
+    default_limits,
+    package_pipeline,
+)
+from site_agent.review_artefacts import ArtefactPlan, ArtefactWriter, model_identity
+from site_agent.scoring_queue import IndexExam, ScoringQueue
 from site_agent.store import ExamRecord, SiteStore
 
 __all__ = ["DicomFiles", "DicomSource", "check_cohort"]
@@ -61,11 +68,15 @@ class DicomSource(ExamSource):
         *,
         device: str = "auto",
         maximum_excluded_share: float = 1.0,
+        exam_time_limit_s: float = EXAM_TIME_LIMIT_S,
+        artefacts: ArtefactPlan | None = None,
     ) -> None:
         self._files = files
         self._store = store
         self._device = device
         self._maximum_excluded_share = maximum_excluded_share
+        self._exam_time_limit_s = exam_time_limit_s
+        self._artefacts = artefacts
 
     def collect(self, protocol: Protocol, package: ModelPackage | None) -> FrozenCohort:
         """Pair, score what is not scored yet, join the clinical table. See `ExamSource`."""
@@ -82,12 +93,32 @@ class DicomSource(ExamSource):
             store=self._store,
             package_digest=package.digest,
             profile=protocol.index_test.scoring_profile,
-            scorer=_scorer(protocol, package, self._device),
+            scorer=self._scorer(protocol, package),
         )
         records = queue.run(IndexExam(pair.exam_key, pair.index_path) for pair in pairing.pairs)
         cohort = _assemble(protocol, pairing, records, table)
         self._check_losses(cohort)
         return cohort
+
+    def _scorer(self, protocol: Protocol, package: ModelPackage) -> ExamPipeline[IndexExam]:
+        profile = profile_named(protocol.index_test.scoring_profile)
+        pipeline: ExamPipeline[IndexExam] = package_pipeline(
+            package,
+            InferenceEngine(package, device=self._device),
+            protocol.image_criteria,
+            profile,
+            default_limits(self._exam_time_limit_s),
+        )
+        if self._artefacts is None:
+            return pipeline
+        writer = ArtefactWriter(
+            self._artefacts,
+            model_identity(package),
+            profile,
+            protocol.image_criteria,
+            protocol.categories,
+        )
+        return replace(pipeline, review=writer.review)
 
     def _check_losses(self, cohort: FrozenCohort) -> None:
         listed = cohort.flow.stages[FlowStage.LISTED]
@@ -113,21 +144,6 @@ class DicomSource(ExamSource):
 
 def _losses(cohort: FrozenCohort) -> str:
     return ", ".join(f"{reason}: {n}" for reason, n in cohort.flow.exclusions.items()) or "no exam"
-
-
-def _scorer(protocol: Protocol, package: ModelPackage, device: str) -> Scorer:
-    profile = profile_named(protocol.index_test.scoring_profile)
-    engine = InferenceEngine(package, device=device)
-
-    def score(series: Path) -> ExamScore:
-        volume = load_volume(series, protocol.image_criteria)
-        prediction = engine.predict(volume.hu, volume.spacing_mm)
-        scored = score_volume(
-            volume.hu, prediction.vessel_map, volume.spacing_mm, profile, kvp=volume.kvp
-        )
-        return ExamScore(total=scored.total, vessels=scored.vessels)
-
-    return score
 
 
 def _assemble(

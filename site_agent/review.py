@@ -95,16 +95,20 @@ def _answer(
         "release": answer.release,
         "layout": answer.layout and answer.layout.model_dump(mode="json"),
         "n_masked": answer.layout and answer.layout.n_numbers,
+        "least_sites": entry.least_sites if entry and answer.layout else None,
     }
-    if answer.release is None:
+    # Of what is added under masks the reply holds the layout alone; the ledger has the numbers.
+    told = entry.payload if entry is not None and answer.layout is not None else answer.release
+    if told is None:
         return document
-    aggregate, content = parse_aggregate(answer.release), canonical_bytes(answer.release)
+    aggregate, content = parse_aggregate(told), canonical_bytes(told)
     return {
         **document,
         "n_patients": aggregate.n_patients,
         "n_events": getattr(aggregate, "n_events", None),
         "n_bytes": len(content),
         "digest": sha256_hex(content),
+        "is_likelihood": "gradient" in told,
         "summary": _summary(aggregate),
         "tables": [*_tables(aggregate, own, query.step)],
         "budget": _budget(held, entry, aggregate),
@@ -112,6 +116,10 @@ def _answer(
 
 
 def _entry_of(held: HeldReply, reply: Reply, name: str, answer: Answer) -> LedgerEntry | None:
+    if answer.layout is not None:
+        added = (reply.round_id, reply.exchange, name)
+        found = (e for e in reversed(held.ledger) if (e.round_id, e.exchange, e.analysis) == added)
+        return next((entry for entry in found if entry.least_sites), None)
     digest = None if answer.release is None else sha256_hex(canonical_bytes(answer.release))
     about = (reply.round_id, reply.exchange, name, digest, answer.refusal)
     names = ("round_id", "exchange", "analysis", "release_digest", "refusal")
@@ -265,18 +273,22 @@ def _answer_lines(answer: dict[str, Any], is_full: bool) -> Iterator[str]:
         text = f"round {before['round_id']}, exchange {before['exchange']}, ledger entry "
         text += f"{before['index']}: {told or 'the same numbers'}."
     yield from _wrapped(f"Asked before: {text}", 3)
-    if answer["layout"] is not None:
-        yield from _wrapped(
-            f"ADDED UNDER MASKS: {answer['n_masked']} numbers of kind {answer['layout']['kind']}. "
-            "They leave masked; the coordinator reads only their sum over the sites.",
-            3,
-        )
-        return
-    if answer["release"] is None:
+    if answer["refusal"] is not None:
         yield from _wrapped(f"REFUSED: {answer['refusal_words']} ({answer['refusal']}).", 3)
         return
+    if "summary" not in answer:
+        yield from _wrapped("ADDED UNDER MASKS, but the ledger does not know it: reject it.", 3)
+        return
     events = "" if answer["n_events"] is None else f", {answer['n_events']} with the event"
-    yield from _wrapped(f"RELEASED, {answer['n_bytes']} bytes: {answer['summary']}", 3)
+    if answer["layout"] is None:
+        how = f"RELEASED, {answer['n_bytes']} bytes"
+    else:
+        how = (
+            f"ADDED UNDER MASKS, {answer['n_masked']} numbers, to a sum over at least "
+            f"{answer['least_sites']} sites; the coordinator reads the sum, and of these numbers "
+            "none"
+        )
+    yield from _wrapped(f"{how}: {answer['summary']}", 3)
     yield from (f"   {answer['digest']}", f"   Behind it: {answer['n_patients']} patients{events}.")
     text = "not charged."
     if budget := answer["budget"]:
@@ -286,7 +298,7 @@ def _answer_lines(answer: dict[str, Any], is_full: bool) -> Iterator[str]:
     yield from _wrapped(f"Budget after it: {text}", 3)
     for table in answer["tables"]:
         # Derivatives are summed up above; whoever wants them asks for them.
-        if is_full or "gradient" not in answer["release"]:
+        if is_full or not answer["is_likelihood"]:
             yield from _table_lines(table, is_full)
 
 

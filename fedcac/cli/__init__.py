@@ -16,6 +16,7 @@ __all__ = ["build_parser", "main"]
 _VERB_MODULES: tuple[str, ...] = (
     "demo",
     "analyze",
+    "report",
     "score",
     "agatston",
     "protocol",

@@ -47,11 +47,17 @@ def _check(arguments: argparse.Namespace) -> Outcome:
         signature = f"signed by {key.fingerprint}"
     text = (
         f"{package.manifest.name} {package.manifest.version} ({package.manifest.family}) is whole: "
-        f"digests, {len(package.manifest.tensors)} tensors and golden case agree; {signature}.\n"
+        f"digests, {_payload(package)} and golden case agree; {signature}.\n"
         f"Digest {package.digest}"
     )
     is_signed = arguments.key is not None
     return Outcome(text, {"digest": package.digest, "is_signature_checked": is_signed})
+
+
+def _payload(package: ModelPackage) -> str:
+    n_tensors = len(package.manifest.tensors)
+    weights = f"{n_tensors} tensors" if n_tensors else "graph"
+    return f"{weights}, second stage" if package.second_stage_file else weights
 
 
 def _opened(folder: Path | None) -> ModelPackage:
@@ -61,16 +67,21 @@ def _opened(folder: Path | None) -> ModelPackage:
 
 
 def _show(arguments: argparse.Namespace) -> Outcome:
-    manifest = _opened(arguments.folder).manifest
+    package = _opened(arguments.folder)
+    manifest, family = package.manifest, package.family
     card = manifest.card
+    answers = ", ".join(family.outputs)
+    stage = "with a second stage" if package.second_stage_file else "without a second stage"
     lines = [
         f"{manifest.name} {manifest.version}, family {manifest.family}",
+        f"Reads {family.input_kind.value}, answers {answers}; {stage}; {manifest.precision}",
         card.intended_use,
         f"Training data: {card.training_data}",
         f"Limitations: {card.limitations}",
     ]
     lines += [f"{m.name}: {m.value:.3f} ({m.n_exams} exams)" for m in card.measurements]
-    return Outcome("\n".join(lines), manifest.model_dump(mode="json", exclude={"tensors"}))
+    content = manifest.model_dump(mode="json", exclude={"tensors"})
+    return Outcome("\n".join(lines), {**content, "input_kind": family.input_kind.value})
 
 
 def _sign(arguments: argparse.Namespace) -> Outcome:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedcac.console import Outcome, add_format
+
+if TYPE_CHECKING:
+    from fedcac.imaging import Series, Volume
+    from fedcac.models import ModelPackage, Prediction
+    from site_agent.exam_pipeline import ScoredMask
 
 __all__ = ["add_parser"]
 
@@ -23,19 +28,30 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--any-kernel", action="store_true", help="accept sharp and lung kernels too"
     )
+    parser.add_argument(
+        "--artefacts",
+        type=Path,
+        metavar="DIR",
+        help="write DICOM SEG, DICOM SR and an overlay page of the exam into a private folder",
+    )
+    parser.add_argument(
+        "--pseudonym", default="exam", help="what the overlay page calls the exam (default: exam)"
+    )
     add_format(parser, _run)
 
 
 def _run(arguments: argparse.Namespace) -> Outcome:
-    from fedcac.imaging import load_volume
+    from fedcac.imaging import build_volume, read_series
     from fedcac.models import InferenceEngine, demonstration_package
     from fedcac.models.package import ModelPackage
     from fedcac.protocol import ImageCriteria
-    from fedcac.scoring import profile_named, score_volume
+    from fedcac.scoring import profile_named
+    from site_agent.exam_pipeline import score_mask
 
     profile = profile_named(arguments.profile)
     criteria = ImageCriteria(allow_sharp_kernel=arguments.any_kernel)
-    volume = load_volume(arguments.path, criteria)
+    series = read_series(arguments.path, criteria)
+    volume = build_volume(series)
     package = (
         demonstration_package()
         if arguments.model is None
@@ -43,12 +59,13 @@ def _run(arguments: argparse.Namespace) -> Outcome:
     )
     engine = InferenceEngine(package, device=arguments.device)
     prediction = engine.predict(volume.hu, volume.spacing_mm)
-    score = score_volume(
-        volume.hu, prediction.vessel_map, volume.spacing_mm, profile, kvp=volume.kvp
-    )
+    scored = score_mask(volume, prediction.vessel_map, profile, package.second_stage())
+    score = scored.score
     content = {
         "agatston": score.total,
-        "vessels": {vessel.value: value for vessel, value in score.vessels.items()},
+        "vessels": {vessel.value: value for vessel, value in scored.vessels.items()},
+        "native_score": scored.native_score,
+        "native_category": scored.native_category,
         "volume_mm3": score.volume_mm3,
         "n_lesions": score.n_lesions,
         "n_slices": int(volume.hu.shape[0]),
@@ -58,15 +75,62 @@ def _run(arguments: argparse.Namespace) -> Outcome:
         "package_digest": package.digest,
         "is_demonstration": package.manifest.card.is_demonstration,
     }
-    vessels = ", ".join(f"{vessel.value.upper()} {v:.1f}" for vessel, v in score.vessels.items())
+    written = ""
+    if arguments.artefacts is not None:
+        paths = _write_artefacts(arguments, package, series, volume, prediction, scored)
+        content["artefacts"] = [str(path) for path in paths]
+        written = f"\nFor review, with the patient's identifiers: {arguments.artefacts}"
+    vessels = ", ".join(f"{vessel.value.upper()} {v:.1f}" for vessel, v in scored.vessels.items())
     warning = (
         "\nDemonstration model: not for clinical use."
         if package.manifest.card.is_demonstration
         else "\nResearch use only."
     )
     text = (
-        f"Agatston score {score.total:.1f} ({vessels})\n"
+        f"Agatston score {score.total:.1f} ({vessels or 'vessels not told by this model'})\n"
+        f"{_native_line(scored.native_score, scored.native_category)}"
         f"{score.n_lesions} lesions, {score.volume_mm3:.1f} mm3, profile {profile.name}, "
-        f"package {package.manifest.name}{warning}"
+        f"package {package.manifest.name}{warning}{written}"
     )
     return Outcome(text, content)
+
+
+def _write_artefacts(
+    arguments: argparse.Namespace,
+    package: ModelPackage,
+    series: Series,
+    volume: Volume,
+    prediction: Prediction,
+    scored: ScoredMask,
+) -> tuple[Path, ...]:
+    from fedcac.errors import UsageError
+    from fedcac.imaging.review_artefacts import write_review_artefacts
+    from fedcac.imaging.review_artefacts.content import check_pseudonym
+    from site_agent.review_artefacts import model_identity, reviewed_score
+
+    try:
+        pseudonym = check_pseudonym(arguments.pseudonym)
+    except ValueError as error:
+        raise UsageError(
+            f"--pseudonym: {error}.", code="bad_pseudonym", cure="Leave it out, or give another."
+        ) from error
+    return write_review_artefacts(
+        arguments.artefacts,
+        series,
+        volume,
+        prediction.vessel_map,
+        reviewed_score(
+            scored.score, scored.vessels, arguments.profile, native_score=scored.native_score
+        ),
+        model_identity(package),
+        pseudonym=pseudonym,
+    )
+
+
+def _native_line(score: float | None, category: int | None) -> str:
+    if category is None:
+        return ""
+    from fedcac.models.second_stage import RISK_CATEGORIES
+
+    exact = "" if score is None else f"score {score:.1f}, "
+    return f"The model's own second stage: {exact}category {RISK_CATEGORIES.labels[category]}\n"

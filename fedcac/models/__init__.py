@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fedcac.models.family import Family, InputKind
     from fedcac.models.inference import InferenceEngine, Prediction
     from fedcac.models.manifest import ModelCard, PackageManifest
     from fedcac.models.package import (
@@ -18,10 +19,12 @@ if TYPE_CHECKING:
         open_package,
         seal_package,
     )
-    from fedcac.models.registry import build_network, families
+    from fedcac.models.registry import build_network, families, family_of
 
 __all__ = [
+    "Family",
     "InferenceEngine",
+    "InputKind",
     "ModelCard",
     "ModelPackage",
     "PackageManifest",
@@ -30,11 +33,13 @@ __all__ = [
     "demonstration_package",
     "demonstration_package_folder",
     "families",
+    "family_of",
     "open_package",
     "seal_package",
 ]
 
 _MODULES = {
+    "family": ("Family", "InputKind"),
     "inference": ("InferenceEngine", "Prediction"),
     "manifest": ("ModelCard", "PackageManifest"),
     "package": (
@@ -44,7 +49,7 @@ _MODULES = {
         "open_package",
         "seal_package",
     ),
-    "registry": ("build_network", "families"),
+    "registry": ("build_network", "families", "family_of"),
 }
 
 

@@ -19,6 +19,9 @@ __all__ = ["EngNetwork"]
 _EXPANSION = SEResNeXtBottleneck.expansion
 _SE_REDUCTION = 16
 N_VESSELS = 4
+_N_SKIPS = 3
+# Channels of the decoder blocks by output stride.
+_DECODERS: dict[int, tuple[int, ...]] = {2: (256, 128, 64, 64), 1: (256, 128, 64, 64, 32)}
 
 
 class EngNetwork(nn.Module):
@@ -35,12 +38,21 @@ class EngNetwork(nn.Module):
     groups, base_width
         Cardinality and width of the grouped convolutions (32 and 4 in SE-ResNeXt-50).
     decoder
-        Channels of the four decoder blocks. The paper does not state them.
+        Channels of the decoder blocks: four, or five at output stride 1. The paper does not state
+        them.
+    output_stride
+        Stride of the decoder's last features. 2: the heads' logits are upsampled bilinearly. 1: a
+        fifth decoder block gains the last factor 2 before the heads.
+
+    Raises
+    ------
+    ValueError
+        If a count of entries does not fit, or the stride is neither 1 nor 2.
 
     Notes
     -----
     Ambiguities of the paper: four x2 blocks after an encoder of stride 32 end at stride 2, and how
-    the last factor 2 is gained is not said; here logits are upsampled bilinearly. The scale of the
+    the last factor 2 is gained is not said; `output_stride` has both readings. The scale of the
     zero-centred input, the decoder's widths and its normalisation are not said either.
     """
 
@@ -50,11 +62,18 @@ class EngNetwork(nn.Module):
         blocks: Sequence[int] = (3, 4, 6, 3),
         groups: int = 32,
         base_width: int = 4,
-        decoder: Sequence[int] = (256, 128, 64, 64),
+        decoder: Sequence[int] | None = None,
+        output_stride: int = 2,
     ) -> None:
         super().__init__()
-        if not len(planes) == len(blocks) == len(decoder) == 4:
-            raise ValueError("planes, blocks and decoder must have four entries each")
+        if output_stride not in _DECODERS:
+            raise ValueError("output_stride must be 1 or 2")
+        decoder = _DECODERS[output_stride] if decoder is None else decoder
+        if len(decoder) != len(_DECODERS[output_stride]):
+            raise ValueError("decoder must have four entries, or five at output stride 1")
+        if not len(planes) == len(blocks) == 4:
+            raise ValueError("planes and blocks must have four entries each")
+        self.output_stride = output_stride
         self.stem = nn.Sequential(
             nn.Conv2d(1, planes[0], kernel_size=7, stride=2, padding=3, bias=False),
             _norm(planes[0]),
@@ -68,9 +87,9 @@ class EngNetwork(nn.Module):
             stages.append(_stage(channels, width, count, groups, base_width, stride))
             channels = width * _EXPANSION
         self.stages = nn.ModuleList(stages)
-        skips = [planes[2] * _EXPANSION, planes[1] * _EXPANSION, planes[0] * _EXPANSION, 0]
+        skips = [planes[2] * _EXPANSION, planes[1] * _EXPANSION, planes[0] * _EXPANSION, 0, 0]
         ups = []
-        for width, skip in zip(decoder, skips, strict=True):
+        for width, skip in zip(decoder, skips, strict=False):
             ups.append(_DecoderBlock(channels, width))
             channels = width + skip
         self.decoder = nn.ModuleList(ups)
@@ -83,14 +102,16 @@ class EngNetwork(nn.Module):
         for stage in self.stages:
             features = stage(features)
             levels.append(features)
-        for block, skip in zip(self.decoder, (levels[2], levels[1], levels[0], None), strict=True):
+        for index, block in enumerate(self.decoder):
             features = block(features)
-            if skip is not None:
-                features = torch.cat([features, skip], dim=1)
-        logits: torch.Tensor = nn.functional.interpolate(
-            self.heads(features), scale_factor=2, mode="bilinear", align_corners=False
+            if index < _N_SKIPS:
+                features = torch.cat([features, levels[_N_SKIPS - 1 - index]], dim=1)
+        logits: torch.Tensor = self.heads(features)
+        if self.output_stride == 1:
+            return logits
+        return nn.functional.interpolate(
+            logits, scale_factor=2, mode="bilinear", align_corners=False
         )
-        return logits
 
 
 class _DecoderBlock(nn.Module):

@@ -1,22 +1,23 @@
-"""The inference engine: slices of a volume through a package's network, in batches."""
+"""The inference engine: volumes and radiographs through a package's network, in batches."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from fedcac.errors import UsageError
+from fedcac.models.acceleration import FastNetwork
+from fedcac.models.blocks import THRESHOLD_HU, VolumeBlocks, label_voxels
+from fedcac.models.lanes import Lanes
 from fedcac.models.package import ModelPackage
 
 __all__ = ["InferenceEngine", "Prediction"]
 
-_STRIDE = 32
-_AIR_HU = -1000.0
 # Slices per batch: enough to fill a GPU; on a CPU more only costs memory.
 _BATCH = {"cuda": 32, "cpu": 4}
 
@@ -25,7 +26,8 @@ _BATCH = {"cuda": 32, "cpu": 4}
 class Prediction:
     """The model's mask of one exam.
 
-    `vessel_map` is uint8 of the volume's shape: 0 none, 1 to 4 LM, LAD, LCX, RCA.
+    `vessel_map` is uint8 of the volume's shape: 0 none, 1 to 4 LM, LAD, LCX, RCA, and 5
+    (`fedcac.models.family.VESSEL_UNKNOWN`) coronary calcium of a family that tells no vessel.
     """
 
     vessel_map: NDArray[np.uint8]
@@ -35,19 +37,38 @@ class Prediction:
 class InferenceEngine:
     """Runs one package on one device. The same exam gives the same mask on every run.
 
-    The network is fully convolutional and sees slices at their native pixel spacing. Slices that
+    Networks are fully convolutional and see slices at their native pixel spacing. Slices that
     hold no voxel over the calcium threshold need no network and are skipped: nothing could be
-    scored in them.
+    scored in them. On a CPU every core takes batches of its own; on a GPU batches have one shape,
+    transfers overlap with arithmetic, and the host waits once per exam.
+
+    Raises
+    ------
+    UsageError
+        `no_cuda` if CUDA is asked for and absent.
+    PackageError
+        `golden_mismatch` if the network does not reproduce its golden case on the device.
     """
 
-    threshold_hu = 130.0
+    threshold_hu = THRESHOLD_HU
 
     def __init__(self, package: ModelPackage, *, device: str = "auto") -> None:
-        self._package = package
         self.device = _choose_device(device)
+        self._package = package
+        self._network = FastNetwork(package, self.device)
         self._batch = _BATCH[self.device.type]
-        network = package.network().to(self.device)
-        self._network: nn.Module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._lanes = Lanes() if self.device.type == "cpu" else None
+
+    @property
+    def arithmetic(self) -> str:
+        """What was verified at the start: the floating-point type, and whether norms are folded."""
+        name = str(self._network.dtype).removeprefix("torch.")
+        return f"{name}{', batch norms folded' if self._network.is_folded else ''}"
+
+    def close(self) -> None:
+        """Give back threads. The engine is not used afterwards."""
+        if self._lanes is not None:
+            self._lanes.close()
 
     def predict(
         self, hu: NDArray[np.float32], spacing_mm: tuple[float, float, float]
@@ -61,59 +82,96 @@ class InferenceEngine:
         ------
         ValueError
             If the volume is not three-dimensional or a spacing is not positive.
+        UsageError
+            If the package reads radiographs.
         """
         if hu.ndim != 3 or min(spacing_mm) <= 0:
             raise ValueError("hu must be (slices, rows, columns) with positive spacing")
+        family = self._package.family
+        if not family.is_segmenting:
+            raise _wrong_kind(family.name, "CT volumes")
         started = time.monotonic()
         vessel_map = np.zeros(hu.shape, dtype=np.uint8)
-        rows, columns = (
-            self._window(hu.shape[1], spacing_mm[1]),
-            self._window(hu.shape[2], spacing_mm[2]),
-        )
-        hu, inside = hu[:, rows, columns], vessel_map[:, rows, columns]
-        candidates = np.flatnonzero(np.any(hu >= self.threshold_hu, axis=(1, 2)))
+        field_mm = self._package.manifest.input.field_of_view_mm
+        blocks = VolumeBlocks.of(hu, spacing_mm, family, field_mm)
+        if blocks.candidates.size:
+            labels = self._segment_all(blocks)
+            vessel_map[blocks.candidates, blocks.rows, blocks.columns] = labels
+        return Prediction(vessel_map=vessel_map, seconds=time.monotonic() - started)
+
+    def classify(self, inputs: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+        """Return a radiograph family's outputs for a batch of its inputs, by the golden names.
+
+        Raises
+        ------
+        UsageError
+            If the package reads CT volumes.
+        ValueError
+            If an input is missing or surplus.
+        """
+        family = self._package.family
+        if family.is_segmenting:
+            raise _wrong_kind(family.name, "radiographs")
+        if set(inputs) != set(family.inputs):
+            raise ValueError(f"inputs are {', '.join(family.inputs)}")
+        given = {name: self._to_device(array) for name, array in inputs.items()}
+        return {name: value.cpu().numpy() for name, value in self._network(given).items()}
+
+    def _segment_all(self, blocks: VolumeBlocks) -> NDArray[np.uint8]:
+        """Return the labels of every candidate slice, (candidates, rows, columns)."""
+        found: list[torch.Tensor] = []
         position = 0
-        while position < candidates.size:
-            indices = candidates[position : position + self._batch]
+        while position < blocks.candidates.size:
+            lanes = self._lanes.count if self._lanes else 1
+            wave = blocks.candidates[position : position + lanes * self._batch]
+            # Short waves are shared out evenly, so that no core waits for another.
+            size = min(self._batch, -(-wave.size // lanes))
+            parts = [wave[start : start + size] for start in range(0, wave.size, size)]
             try:
-                inside[indices] = self._segment(hu[indices])
+                found += self._run(blocks, parts)
             except torch.cuda.OutOfMemoryError:
                 if self._batch == 1:
                     raise
                 self._batch //= 2
                 torch.cuda.empty_cache()
                 continue
-            position += indices.size
-        return Prediction(vessel_map=vessel_map, seconds=time.monotonic() - started)
+            position += wave.size
+        rows, columns = blocks.hu.shape[1:]
+        labels: NDArray[np.uint8] = torch.cat(found).cpu().numpy()
+        return labels[:, :rows, :columns]
 
-    def _window(self, size: int, pixel_mm: float) -> slice:
-        """Return the middle of an axis that the package's field of view covers."""
-        field_mm = self._package.manifest.input.field_of_view_mm
-        if field_mm is None or size * pixel_mm <= field_mm:
-            return slice(0, size)
-        # Whole strides, so that nothing is padded.
-        width = max(_STRIDE, int(field_mm / pixel_mm) // _STRIDE * _STRIDE)
-        start = (size - width) // 2
-        return slice(start, start + width)
+    def _run(self, blocks: VolumeBlocks, parts: list[NDArray[np.intp]]) -> list[torch.Tensor]:
+        if self._lanes is None or len(parts) == 1:
+            return [self._segment(blocks, part) for part in parts]
+        return self._lanes.map(lambda part: self._segment(blocks, part), parts)
 
-    def _segment(self, hu: NDArray[np.float32]) -> NDArray[np.uint8]:
-        rows, columns = hu.shape[1:]
-        padding = ((0, 0), (0, -rows % _STRIDE), (0, -columns % _STRIDE))
-        padded = np.pad(hu, padding, constant_values=_AIR_HU) if any(map(sum, padding)) else hu
-        slices = torch.from_numpy(np.ascontiguousarray(padded)).to(self.device)
+    def _segment(self, blocks: VolumeBlocks, indices: NDArray[np.intp]) -> torch.Tensor:
+        """Return the labels of some slices, on the device; on a GPU they may still be computing."""
+        n_slices = indices.size
+        if self.device.type == "cuda" and n_slices < self._batch:
+            # One shape for every batch: one choice of kernels, and memory that is used again.
+            indices = np.concatenate([indices, np.repeat(indices[-1:], self._batch - n_slices)])
+        block = self._to_device(blocks.block(indices))
+        middle = block[:, blocks.family.halo] if block.ndim == 4 else block
         with torch.inference_mode():
-            calcium, vessels = self._package.probabilities(self._network, slices)
-            is_calcium = (calcium > self._package.manifest.calcium_threshold) & (
-                slices >= self.threshold_hu
-            )
-            # The vessel matters in the few calcium voxels alone; an arg-max over every voxel of a
-            # slice would cost as much as the network.
-            image, row, column = is_calcium.nonzero(as_tuple=True)
-            label = torch.zeros(slices.shape, dtype=torch.uint8, device=self.device)
-            vessel = vessels[image, :, row, column].argmax(dim=1) + 1
-            label[image, row, column] = vessel.to(torch.uint8)
-        result: NDArray[np.uint8] = label[:, :rows, :columns].cpu().numpy()
-        return result
+            outputs = self._network({"hu": block})
+            threshold = self._package.manifest.calcium_threshold
+            return label_voxels(outputs, middle, threshold)[:n_slices]
+
+    def _to_device(self, array: NDArray[np.float32]) -> torch.Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        if self.device.type != "cuda":
+            return tensor
+        # Pinned memory is copied while the GPU works; the allocator keeps it until then.
+        return tensor.pin_memory().to(self.device, non_blocking=True)
+
+
+def _wrong_kind(family: str, wanted: str) -> UsageError:
+    return UsageError(
+        f"A package of family '{family}' does not read {wanted}.",
+        code="wrong_input_kind",
+        cure="Choose a package for this modality.",
+    )
 
 
 def _choose_device(device: str) -> torch.device:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
@@ -17,14 +16,18 @@ from torch import nn
 
 from fedcac.canonical import Digest, sha256_hex
 from fedcac.errors import PackageError
+from fedcac.models.family import Family, InputKind
 from fedcac.models.manifest import (
     GOLDEN_FILE,
     MANIFEST_FILE,
+    ONNX_FILE,
     PAYLOAD_TYPE,
+    SECOND_STAGE_FILE,
     WEIGHTS_FILE,
     PackageManifest,
 )
-from fedcac.models.registry import build_network
+from fedcac.models.registry import build_network, family_of
+from fedcac.models.second_stage_judge import SecondStageJudge
 from fedcac.signing import SigningKey, TrustedKeys, open_envelope, seal
 
 __all__ = [
@@ -35,7 +38,7 @@ __all__ = [
     "seal_package",
 ]
 
-_FILES = (MANIFEST_FILE, WEIGHTS_FILE, GOLDEN_FILE)
+_PAYLOADS = (WEIGHTS_FILE, ONNX_FILE, GOLDEN_FILE, SECOND_STAGE_FILE)
 _MAXIMUM_BYTES = 2 * 1024**3
 
 
@@ -44,49 +47,74 @@ class ModelPackage:
     """A package whose files agree with its manifest. Make one with a named constructor.
 
     `manifest_file` is the manifest as stored: canonical JSON, or a signed envelope around it.
+    `weights_file` holds safetensors, or the graph of a package of the family `onnx`.
     """
 
     manifest: PackageManifest
     manifest_file: bytes
     weights_file: bytes
     golden_file: bytes
+    second_stage_file: bytes | None = None
 
     @property
     def digest(self) -> Digest:
         """The digest that identifies the package."""
         return self.manifest.digest()
 
+    @cached_property
+    def family(self) -> Family:
+        """The package's family, with the parameters of its architecture."""
+        return family_of(self.manifest.family, self.manifest.architecture)
+
     def files(self) -> dict[str, bytes]:
         """Return the files by name, as they travel."""
-        return dict(
-            zip(_FILES, (self.manifest_file, self.weights_file, self.golden_file), strict=True)
-        )
+        files = {
+            MANIFEST_FILE: self.manifest_file,
+            self.family.weights_file: self.weights_file,
+            GOLDEN_FILE: self.golden_file,
+        }
+        if self.second_stage_file is not None:
+            files[SECOND_STAGE_FILE] = self.second_stage_file
+        return files
 
     @classmethod
     def from_folder(cls, folder: Path) -> Self:
-        """Read an unsigned package folder and check everything but a signature."""
-        files: dict[str, bytes] = {}
-        for name in _FILES:
-            path = folder / name
-            if not path.is_file():
-                raise PackageError(
-                    f"{folder} has no {name}.",
-                    code="missing_file",
-                    cure="Give the folder of a model package.",
-                )
-            files[name] = path.read_bytes()
-        return cls._checked(files, files[MANIFEST_FILE])
+        """Read an unsigned package folder and check everything but a signature.
+
+        Files with names that no package has (a model card, say) are not looked at.
+        """
+        manifest_path = folder / MANIFEST_FILE
+        if not manifest_path.is_file():
+            raise PackageError(
+                f"{folder} has no {MANIFEST_FILE}.",
+                code="missing_file",
+                cure="Give the folder of a model package.",
+            )
+        manifest_file = manifest_path.read_bytes()
+        files = {
+            name: (folder / name).read_bytes() for name in _PAYLOADS if (folder / name).is_file()
+        }
+        return cls._checked(files, manifest_file, manifest_file)
 
     @classmethod
-    def _checked(cls, files: Mapping[str, bytes], manifest_bytes: bytes) -> Self:
+    def _checked(
+        cls, files: Mapping[str, bytes], manifest_file: bytes, manifest_bytes: bytes
+    ) -> Self:
+        """Check `files`, all but the manifest, against the manifest's bytes."""
+        manifest = _parse_manifest(manifest_bytes)
+        weights_name = family_of(manifest.family, manifest.architecture).weights_file
+        _check_names(manifest, set(files), weights_name)
+        _check_digests(manifest, files)
         package = cls(
-            manifest=_parse_manifest(manifest_bytes),
-            manifest_file=files[MANIFEST_FILE],
-            weights_file=files[WEIGHTS_FILE],
+            manifest=manifest,
+            manifest_file=manifest_file,
+            weights_file=files[weights_name],
             golden_file=files[GOLDEN_FILE],
+            second_stage_file=files.get(SECOND_STAGE_FILE),
         )
-        _check_digests(package)
-        _check_golden(package)
+        _check_use(package)
+        package.second_stage()
+        package.check_golden(package.network())
         return package
 
     def network(self) -> nn.Module:
@@ -95,26 +123,71 @@ class ModelPackage:
         Raises
         ------
         PackageError
-            If names, shapes or types of tensors differ from the manifest or the architecture.
+            If names, shapes or types of tensors differ from the manifest or the architecture, or
+            an ONNX graph is refused.
         """
-        network = build_network(self.manifest.family, self.manifest.architecture)
-        tensors = _read_tensors(self.weights_file, WEIGHTS_FILE)
+        network = build_network(self.manifest.family, self.manifest.architecture, self.weights_file)
+        tensors: dict[str, torch.Tensor] = {}
+        if self.family.weights_file == WEIGHTS_FILE:
+            tensors = _read_tensors(self.weights_file, WEIGHTS_FILE)
         _check_tensors(self.manifest, tensors, network.state_dict())
         network.load_state_dict(tensors, strict=True)
         return network.eval()
 
+    def second_stage(self) -> SecondStageJudge | None:
+        """Return the second stage, None where the package has none.
+
+        Raises
+        ------
+        PackageError
+            If its file is not what this release accepts (`package.second_stage_...`).
+        """
+        if self.second_stage_file is None:
+            return None
+        return SecondStageJudge(self.second_stage_file)
+
+    def outputs(
+        self, network: nn.Module, inputs: Mapping[str, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        """Return the family's probabilities for a block of input on the network's device."""
+        return dict(self.family.infer(network, inputs, self.manifest.input))
+
     def probabilities(
         self, network: nn.Module, hu: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (calcium, vessel) probabilities of slices.
+        """Return (calcium, vessel) probabilities of slices by a family that tells vessels.
 
-        `hu` is (B, H, W) float32 with H and W multiples of 32, on the network's device; the
-        results are (B, H, W) and (B, 4, H, W).
+        `hu` is (B, H, W) float32 with H and W multiples of the family's divisor, on the network's
+        device; the results are (B, H, W) and (B, 4, H, W).
         """
-        spec = self.manifest.input
-        scaled = (hu.clamp(*spec.clip_hu) - spec.centre_hu) / spec.scale_hu
-        logits = network(scaled[:, None]).float()
-        return torch.sigmoid(logits[:, 0]), torch.softmax(logits[:, 1:], dim=1)
+        found = self.outputs(network, {"hu": hu})
+        return found["calcium"], found["vessels"]
+
+    def check_golden(self, network: nn.Module) -> None:
+        """Compare a network's answers with the golden case, on the device that the network is on.
+
+        Raises
+        ------
+        PackageError
+            `bad_golden_case` if the case is incomplete, `golden_mismatch` if an answer is outside
+            the manifest's tolerance.
+        """
+        golden = _golden(self)
+        device = next((tensor.device for tensor in network.parameters()), torch.device("cpu"))
+        with torch.inference_mode():
+            inputs = {name: golden[name].to(device) for name in self.family.inputs}
+            found = self.outputs(network, inputs)
+        for name in self.family.outputs:
+            expected, output = golden[name], found[name].float().cpu()
+            # Written so that a value that is no number disagrees.
+            if expected.shape != output.shape or not (
+                float((expected - output).abs().max()) <= self.manifest.golden_tolerance
+            ):
+                raise PackageError(
+                    "The network does not reproduce the package's golden case.",
+                    code="golden_mismatch",
+                    cure="Weights, architecture and release do not belong together; do not use it.",
+                )
 
 
 def open_package(files: Mapping[str, bytes], keys: TrustedKeys) -> ModelPackage:
@@ -127,23 +200,22 @@ def open_package(files: Mapping[str, bytes], keys: TrustedKeys) -> ModelPackage:
     PackageError
         If a file is missing or surplus, or digests, tensors, shapes or the golden output differ.
     """
-    missing = sorted(set(_FILES) - set(files))
-    surplus = sorted(set(files) - set(_FILES))
-    if missing or surplus:
+    if MANIFEST_FILE not in files:
         raise PackageError(
-            f"A package has exactly {', '.join(_FILES)}.",
-            code="missing_file" if missing else "surplus_file",
+            f"The package has no {MANIFEST_FILE}.",
+            code="missing_file",
             cure="Ask the lead to send the package again.",
         )
+    payloads = {name: payload for name, payload in files.items() if name != MANIFEST_FILE}
     manifest_bytes, _ = open_envelope(files[MANIFEST_FILE], PAYLOAD_TYPE, keys)
-    return ModelPackage._checked(files, manifest_bytes)
+    return ModelPackage._checked(payloads, files[MANIFEST_FILE], manifest_bytes)
 
 
 def seal_package(folder: Path, key: SigningKey) -> ModelPackage:
     """Check a package folder and return it with its manifest in a signed envelope."""
     package = ModelPackage.from_folder(folder)
     envelope = seal(package.manifest.to_bytes(), PAYLOAD_TYPE, key)
-    return ModelPackage(package.manifest, envelope, package.weights_file, package.golden_file)
+    return replace(package, manifest_file=envelope)
 
 
 def demonstration_package_folder() -> Path:
@@ -170,17 +242,53 @@ def _parse_manifest(manifest_bytes: bytes) -> PackageManifest:
         ) from error
 
 
-def _check_digests(package: ModelPackage) -> None:
-    for name, payload in ((WEIGHTS_FILE, package.weights_file), (GOLDEN_FILE, package.golden_file)):
-        if len(payload) > _MAXIMUM_BYTES:
+def _check_names(manifest: PackageManifest, names: set[str], weights_name: str) -> None:
+    required = {weights_name, GOLDEN_FILE}
+    named = {str(name) for name in manifest.files}
+    missing = (required | named) - names
+    surplus = names - (required | {SECOND_STAGE_FILE}) | (names - named)
+    if missing or surplus:
+        raise PackageError(
+            f"The package's files are not those its manifest names: {_listed('missing', missing)}"
+            f"{_listed('surplus', surplus)}a package of family '{manifest.family}' has "
+            f"{MANIFEST_FILE}, {weights_name}, {GOLDEN_FILE} and may have {SECOND_STAGE_FILE}.",
+            code="missing_file" if missing else "surplus_file",
+            cure="Ask whoever made the package to send it again.",
+        )
+
+
+def _listed(word: str, names: set[str]) -> str:
+    return f"{word} {', '.join(sorted(names))}; " if names else ""
+
+
+def _check_digests(manifest: PackageManifest, files: Mapping[str, bytes]) -> None:
+    for name, digest in manifest.files.items():
+        if len(files[name]) > _MAXIMUM_BYTES:
             raise PackageError(f"{name} is too large.", code="too_large")
-        expected = {str(file): digest for file, digest in package.manifest.files.items()}.get(name)
-        if expected != sha256_hex(payload):
+        if digest != sha256_hex(files[name]):
             raise PackageError(
                 f"{name} is not the file its manifest names.",
                 code="wrong_digest",
                 cure="The package is damaged or altered; ask for it again.",
             )
+
+
+def _check_use(package: ModelPackage) -> None:
+    """Refuse what a family cannot mean, whatever the signature says."""
+    family, manifest = package.family, package.manifest
+    if manifest.input.field_of_view_mm is not None and not family.is_cropping:
+        raise PackageError(
+            f"Family '{family.name}' answers for whole slices, and the manifest names a field of "
+            "view.",
+            code="bad_manifest",
+            cure="Leave out input.field_of_view_mm.",
+        )
+    if package.second_stage_file is not None and not family.is_segmenting:
+        raise PackageError(
+            "A second stage judges a mask, and this package makes none.",
+            code="bad_manifest",
+            cure=f"Leave out {SECOND_STAGE_FILE}.",
+        )
 
 
 def _read_tensors(payload: bytes, name: str) -> dict[str, torch.Tensor]:
@@ -216,25 +324,20 @@ def _check_tensors(
         )
 
 
-def _golden(package: ModelPackage) -> dict[str, NDArray[Any]]:
+def _golden(package: ModelPackage) -> dict[str, torch.Tensor]:
     tensors = _read_tensors(package.golden_file, GOLDEN_FILE)
-    if set(tensors) != {"hu", "calcium", "vessels"} or tensors["hu"].ndim != 3:
-        raise PackageError("The golden case is incomplete.", code="bad_golden_case")
-    return {name: tensor.numpy() for name, tensor in tensors.items()}
-
-
-def _check_golden(package: ModelPackage) -> None:
-    golden = _golden(package)
-    with torch.inference_mode():
-        calcium, vessels = package.probabilities(package.network(), torch.from_numpy(golden["hu"]))
-    for name, output in (("calcium", calcium), ("vessels", vessels)):
-        expected = golden[name]
-        is_same_shape = expected.shape == tuple(output.shape)
-        if not is_same_shape or (
-            float(np.abs(expected - output.numpy()).max()) > package.manifest.golden_tolerance
-        ):
-            raise PackageError(
-                "The network does not reproduce the package's golden case.",
-                code="golden_mismatch",
-                cure="Weights, architecture and release do not belong together; do not use it.",
-            )
+    family = package.family
+    if set(tensors) != {*family.inputs, *family.outputs} or any(
+        tensor.dtype != torch.float32 or tensor.ndim == 0 or tensor.numel() == 0
+        for tensor in tensors.values()
+    ):
+        raise PackageError(
+            f"The golden case of family '{family.name}' holds float32 tensors named "
+            f"{', '.join([*family.inputs, *family.outputs])}.",
+            code="bad_golden_case",
+            cure="Ask whoever made the package for a complete one.",
+        )
+    expected_rank = 4 if family.input_kind is InputKind.WINDOWS else 3
+    if tensors[next(iter(family.inputs))].ndim != expected_rank:
+        raise PackageError("The golden case's input has another rank.", code="bad_golden_case")
+    return tensors

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from fedcac.errors import UsageError
 from fedcac.models import InferenceEngine, ModelPackage
+from fedcac.models.blocks import VolumeBlocks
 from fedcac.models.eng2021 import EngNetwork
 
 SPACING = (3.0, 0.7, 0.7)
@@ -61,7 +63,7 @@ def test_slices_without_candidates_are_not_computed(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = engine_of(folder)
-    monkeypatch.setattr(engine, "_segment", lambda hu: pytest.fail("the network ran"))
+    monkeypatch.setattr(engine, "_segment", lambda *_: pytest.fail("the network ran"))
     assert not engine.predict(np.zeros((4, 40, 40), np.float32), SPACING).vessel_map.any()
 
 
@@ -74,15 +76,24 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
     engine = InferenceEngine(package, device="cpu")
     original, sizes = engine._segment, []
 
-    def short_of_memory(slices: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        sizes.append(len(slices))
-        if len(slices) > 1:
+    def short_of_memory(blocks: VolumeBlocks, indices: NDArray[np.intp]) -> torch.Tensor:
+        sizes.append(indices.size)
+        if indices.size > 1:
             raise torch.cuda.OutOfMemoryError("simulated")
-        return original(slices)
+        return original(blocks, indices)
 
+    monkeypatch.setattr(engine, "_lanes", None)
     monkeypatch.setattr(engine, "_segment", short_of_memory)
     assert np.array_equal(engine.predict(hu, SPACING).vessel_map, expected)
     assert sizes[:3] == [4, 2, 1]
+    assert sizes[3:] == [1] * 5
+    monkeypatch.setattr(engine, "_segment", _always_short)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        engine.predict(hu, SPACING)
+
+
+def _always_short(*_: object) -> torch.Tensor:
+    raise torch.cuda.OutOfMemoryError("simulated")
 
 
 def test_a_gpu_that_is_not_there_is_named() -> None:
@@ -104,7 +115,12 @@ def test_the_full_width_network_is_se_resnext_50_with_the_papers_decoder() -> No
     with torch.device("meta"):
         network = EngNetwork()
         logits = network.eval()(torch.zeros(2, 1, 512, 512))
-    assert logits.shape == (2, 5, 512, 512)
+        finer = EngNetwork(output_stride=1)
+        fine_logits = finer.eval()(torch.zeros(2, 1, 512, 512))
+    assert logits.shape == fine_logits.shape == (2, 5, 512, 512)
+    # One more decoder block, from 64 to 32 channels, and a head on 32 channels instead of 64.
+    assert len(finer.decoder) == len(network.decoder) + 1
+    assert finer.heads.in_channels == 32
     encoder = sum(
         p.numel() for name, p in network.named_parameters() if name.startswith(("stem", "stages"))
     )
@@ -126,3 +142,36 @@ def test_only_the_middle_of_a_wide_slice_is_looked_at(folder: Path) -> None:
     assert not mask[:, 128:].any()
     middle = InferenceEngine(package, device="cpu").predict(hu[:, 32:128], (3.0, 1.0, 1.0))
     assert np.array_equal(mask[:, 32:128], middle.vessel_map)
+
+
+def is_interpolated(logits: torch.Tensor) -> bool:
+    """Say whether columns are a bilinear x2 of half as many.
+
+    Pixels lie a quarter of a grid step beside their grid point: a step across a grid point is the
+    mean of the two steps within grid cells beside it.
+    """
+    steps = logits[..., 2:-1] - logits[..., 1:-2]
+    within, across = steps[..., 0::2], steps[..., 1::2]
+    expected = (within[..., :-1] + within[..., 1:]) / 2
+    return torch.allclose(across, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_output_strides_differ_in_the_last_step_alone() -> None:
+    """At stride 2 four neighbours are interpolated from one grid of half the size."""
+    torch.manual_seed(1)
+    sizes: dict[str, Any] = {
+        "planes": [4, 4, 4, 4],
+        "blocks": [1, 1, 1, 1],
+        "groups": 1,
+        "base_width": 64,
+    }
+    images = torch.randn(1, 1, 64, 96)
+    with torch.inference_mode():
+        coarse = EngNetwork(**sizes, decoder=[4, 4, 4, 4]).eval()(images)
+        fine = EngNetwork(**sizes, decoder=[4, 4, 4, 4, 4], output_stride=1).eval()(images)
+    assert coarse.shape == fine.shape == (1, 5, 64, 96)
+    assert is_interpolated(coarse)
+    assert not is_interpolated(fine)
+    for wrong in ({"output_stride": 4}, {"decoder": [4, 4, 4, 4], "output_stride": 1}):
+        with pytest.raises(ValueError, match="output"):
+            EngNetwork(**sizes, **wrong)

@@ -30,7 +30,7 @@ from fedcac.aggregate import (
 from fedcac.canonical import canonical_bytes, sha256_hex
 from fedcac.disclosure import FileLedger, MemoryLedger, load_policy, stricter_of
 from fedcac.exchange import Offer, Query, Reply, Request, Spool, parcel_name
-from fedcac.protocol import Protocol
+from fedcac.protocol import Pooling, Protocol
 from fedcac.protocol.signing import seal_protocol
 from fedcac.signing import PublicKey, SigningKey
 from fedcac.statistics import PoolingSession
@@ -508,3 +508,37 @@ def test_a_request_that_is_not_the_one_answered_is_not_shown(held: Held) -> None
     assert held.run("reject", ROUND, "1", "--digest", named)[0] == 0
     assert held.left is not None
     assert held.left != held.envelope
+
+
+def test_what_is_added_under_masks_is_shown_with_its_numbers() -> None:
+    protocol = protocol_for("agreement").model_copy(update={"pooling": Pooling(mode="masked")})
+    cohort, ledger = cohort_of(40), MemoryLedger()
+    policy = load_policy("research")
+    request = Request(
+        round_id=ROUND,
+        issued_at=NOW,
+        exchange=1,
+        protocol_digest=protocol.digest(),
+        expires_at=NOW,
+        queries=PoolingSession(protocol, [SiteName("here")]).queries,
+    )
+    answerer = Answerer(policy, ledger, b"a site's secret")
+    reply = answerer.reply(
+        request, sha256_hex(b"request"), protocol, cohort, "here", NOW, least_sites=3
+    ).reply
+    held = HeldReply(
+        envelope=reply.seal(KEY),
+        protocol=protocol,
+        request=request,
+        policy=stricter_of(policy, protocol.disclosure),
+        ledger=ledger.entries,
+    )
+    text = " ".join(review_text(review_document(held), is_full=True).split())
+    assert "ADDED UNDER MASKS" in text
+    assert "to a sum over at least 3 sites" in text
+    matrix = next(entry.payload for entry in ledger.entries if entry.analysis == "x")["matrix"]
+    for row in matrix:
+        assert " ".join(map(str, row)) in text
+    # Numbers that the gate did not pass are not promised.
+    unknown = review_document(HeldReply(**{**vars(held), "ledger": ()}))
+    assert "reject it" in review_text(unknown)

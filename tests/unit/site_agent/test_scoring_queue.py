@@ -14,6 +14,7 @@ from unit.models.reading import read
 from fedcac.imaging import Volume, load_volume
 from fedcac.models import InferenceEngine, demonstration_package
 from fedcac.models.streams import StreamLimits
+from fedcac.models.transport import Reading
 from fedcac.phantom import chest_ct_folder
 from fedcac.protocol import ImageCriteria
 from fedcac.scoring import profile_named, score_volume
@@ -32,6 +33,10 @@ KEY = ("sha256:package", "agatston1990")
 LIMITS = StreamLimits(n_in_flight=3, n_workers=2, time_limit_s=120.0)
 
 
+def restore(reading: Reading) -> np.ndarray[Any, Any]:
+    return reading.arrays["hu"]
+
+
 def score(volume: np.ndarray[Any, Any], mask: float) -> ExamScore:
     if volume[0, 0, 0] == 13:
         raise ValueError("the scorer quotes ZZCANARY")
@@ -47,7 +52,7 @@ def segment(volume: np.ndarray[Any, Any]) -> float:
 def pipeline(
     limits: StreamLimits = LIMITS, segment: Callable[[Any], Any] = segment
 ) -> ExamPipeline[IndexExam]:
-    return ExamPipeline(read=read, segment=segment, score=score, limits=limits)
+    return ExamPipeline(read=read, restore=restore, segment=segment, score=score, limits=limits)
 
 
 def exams(*names: str) -> list[IndexExam]:
@@ -159,7 +164,7 @@ def test_one_function_in_this_process_serves_as_well() -> None:
     store = SiteStore(":memory:")
 
     def scorer(series: Path) -> ExamScore:
-        return score(read(series), 0.0)
+        return score(restore(read(series)), 0.0)
 
     work = ScoringQueue(store, *KEY, scorer=scorer)
     records = work.run(exams("exam-1", "corrupt-2", "bug-3", "exam-4"))
