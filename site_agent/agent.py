@@ -17,6 +17,7 @@ from fedcac.errors import (
     CohortError,
     FedcacError,
     IntegrityError,
+    PackageError,
     ProtocolError,
     RoundError,
     SignatureError,
@@ -51,6 +52,7 @@ class SiteAgent:
         source: ExamSource,
         answerer: Answerer,
         is_auto_approving: bool,
+        is_accepting_onnx: bool = False,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._identity = identity
@@ -61,6 +63,7 @@ class SiteAgent:
         self._answerer = answerer
         self._last_cohort: tuple[str, FrozenCohort] | None = None
         self._is_auto_approving = is_auto_approving
+        self._is_accepting_onnx = is_accepting_onnx
         self._clock = clock
         self._sums = MaskedSums(identity, store, spool, self._keys, clock)
         self.problems: dict[str, FedcacError] = {}
@@ -154,6 +157,12 @@ class SiteAgent:
         package = open_package(package_files(self._spool.inbox, round_id), self._keys)
         if package.digest != package_digest:
             raise SignatureError("The package is not the one offered.", code="wrong_package")
+        if package.manifest.family == "onnx" and not self._is_accepting_onnx:
+            raise PackageError(
+                "The package is an ONNX graph, which this site does not accept.",
+                code="onnx_not_accepted",
+                cure="Set accept_onnx in site.yaml to run it, and ask for a new round.",
+            )
         return package
 
     def _parcel(self, round_id: str, what: str, exchange: int | None = None) -> bytes:

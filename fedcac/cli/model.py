@@ -1,4 +1,4 @@
-"""`fedcac model check | show | sign`: model packages."""
+"""`fedcac model check | show | sign | convert | pack`: model packages."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedcac.cli.model_making import add_making_verbs
 from fedcac.console import Outcome, add_format
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ __all__ = ["add_parser"]
 
 def add_parser(subparsers: Any) -> None:
     """Add the verbs."""
-    parser = subparsers.add_parser("model", help="check, show or sign a model package")
+    parser = subparsers.add_parser("model", help="check, show, sign or make a model package")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     check = verbs.add_parser("check", help="check digests, tensors, shapes and the golden case")
     check.add_argument("folder", type=Path)
@@ -30,6 +31,7 @@ def add_parser(subparsers: Any) -> None:
     sign.add_argument("--key", type=Path, required=True, help="the lead's private key file")
     sign.add_argument("--out", type=Path, required=True, help="a new folder")
     add_format(sign, _sign)
+    add_making_verbs(verbs)
 
 
 def _check(arguments: argparse.Namespace) -> Outcome:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from coordinator.report_options import add_format_options, formats_of
 from fedcac.console import Outcome, add_format
 from fedcac.errors import UsageError
 
@@ -36,6 +37,7 @@ def add_parser(subparsers: Any) -> None:
         help="the lead's public key (lead.pub), got from the lead itself; releases that it did "
         "not sign are then refused",
     )
+    add_format_options(parser)
     add_format(parser, _run)
 
 
@@ -55,7 +57,7 @@ def _run(arguments: argparse.Namespace) -> Outcome:
                 cure="Give the lead.pub that the lead published.",
             ) from error
     releases = read_releases(arguments.releases, key)
-    report, is_identical = write_repooled_report(releases, arguments.out)
+    report, is_identical = write_repooled_report(releases, arguments.out, formats_of(arguments))
     signer = releases.lead_key
     lines = [
         f"{len(report.estimates)} estimates pooled again from {len(releases.replies)} replies in "

@@ -49,6 +49,8 @@ def _run(arguments: argparse.Namespace) -> Outcome:
     from site_agent.exam_pipeline import score_mask
 
     profile = profile_named(arguments.profile)
+    if arguments.artefacts is not None:
+        _check_pseudonym(arguments.pseudonym)
     criteria = ImageCriteria(allow_sharp_kernel=arguments.any_kernel)
     series = read_series(arguments.path, criteria)
     volume = build_volume(series)
@@ -95,6 +97,18 @@ def _run(arguments: argparse.Namespace) -> Outcome:
     return Outcome(text, content)
 
 
+def _check_pseudonym(pseudonym: str) -> None:
+    from fedcac.errors import UsageError
+    from fedcac.imaging.review_artefacts.content import check_pseudonym
+
+    try:
+        check_pseudonym(pseudonym)
+    except ValueError as error:
+        raise UsageError(
+            f"--pseudonym: {error}.", code="bad_pseudonym", cure="Leave it out, or give another."
+        ) from error
+
+
 def _write_artefacts(
     arguments: argparse.Namespace,
     package: ModelPackage,
@@ -103,17 +117,9 @@ def _write_artefacts(
     prediction: Prediction,
     scored: ScoredMask,
 ) -> tuple[Path, ...]:
-    from fedcac.errors import UsageError
     from fedcac.imaging.review_artefacts import write_review_artefacts
-    from fedcac.imaging.review_artefacts.content import check_pseudonym
     from site_agent.review_artefacts import model_identity, reviewed_score
 
-    try:
-        pseudonym = check_pseudonym(arguments.pseudonym)
-    except ValueError as error:
-        raise UsageError(
-            f"--pseudonym: {error}.", code="bad_pseudonym", cure="Leave it out, or give another."
-        ) from error
     return write_review_artefacts(
         arguments.artefacts,
         series,
@@ -123,7 +129,7 @@ def _write_artefacts(
             scored.score, scored.vessels, arguments.profile, native_score=scored.native_score
         ),
         model_identity(package),
-        pseudonym=pseudonym,
+        pseudonym=arguments.pseudonym,
     )
 
 

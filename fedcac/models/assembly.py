@@ -17,7 +17,7 @@ from fedcac.models.manifest import (
     SECOND_STAGE_FILE,
     PackageManifest,
 )
-from fedcac.models.package import ModelPackage
+from fedcac.models.package import ModelPackage, parse_manifest
 from fedcac.models.registry import build_network, family_of
 
 __all__ = ["assemble_package"]
@@ -84,7 +84,7 @@ def _manifest(
             for name, tensor in tensors.items()
         },
     }
-    return PackageManifest.model_validate_json(canonical_bytes(parts))
+    return parse_manifest(canonical_bytes(parts))
 
 
 def _golden(

@@ -35,6 +35,7 @@ __all__ = [
     "demonstration_package",
     "demonstration_package_folder",
     "open_package",
+    "parse_manifest",
     "seal_package",
 ]
 
@@ -101,7 +102,7 @@ class ModelPackage:
         cls, files: Mapping[str, bytes], manifest_file: bytes, manifest_bytes: bytes
     ) -> Self:
         """Check `files`, all but the manifest, against the manifest's bytes."""
-        manifest = _parse_manifest(manifest_bytes)
+        manifest = parse_manifest(manifest_bytes)
         weights_name = family_of(manifest.family, manifest.architecture).weights_file
         _check_names(manifest, set(files), weights_name)
         _check_digests(manifest, files)
@@ -228,7 +229,8 @@ def demonstration_package() -> ModelPackage:
     return ModelPackage.from_folder(demonstration_package_folder())
 
 
-def _parse_manifest(manifest_bytes: bytes) -> PackageManifest:
+def parse_manifest(manifest_bytes: bytes) -> PackageManifest:
+    """Return the typed manifest; PackageError `bad_manifest` if it does not have its shape."""
     try:
         return PackageManifest.model_validate_json(manifest_bytes)
     except ValidationError as error:

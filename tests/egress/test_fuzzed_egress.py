@@ -934,7 +934,7 @@ def without_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return score
 
-    monkeypatch.setattr("site_agent.dicom_source._scorer", scorer)
+    monkeypatch.setattr("site_agent.dicom_source.DicomSource._scorer", scorer)
 
 
 def drive(site: CommandLine, form: str) -> None:

@@ -1,0 +1,99 @@
+"""`fedcac model pack` and `convert`: from weights to a package that opens."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import save
+
+from fedcac.cli import main
+from fedcac.models import ModelPackage, build_network
+
+ARCHITECTURE: dict[str, Any] = {
+    "planes": [4, 4, 4, 4],
+    "blocks": [1, 1, 1, 1],
+    "groups": 1,
+    "base_width": 64,
+    "decoder": [4, 4, 4, 4],
+}
+MANIFEST: dict[str, Any] = {
+    "name": "our-own",
+    "version": "1.0.0",
+    "family": "eng2021",
+    "architecture": ARCHITECTURE,
+    "input": {"clip_hu": [-800.0, 1200.0], "centre_hu": 200.0, "scale_hu": 1000.0},
+    "calcium_threshold": 0.5,
+    "golden_tolerance": 0.001,
+    "licence": "Apache-2.0",
+    "card": {
+        "intended_use": "A test of the software. Not for clinical use.",
+        "is_demonstration": True,
+        "training_data": "None.",
+        "limitations": "Untrained.",
+    },
+}
+
+
+def written(folder: Path, **changes: Any) -> list[str]:
+    torch.manual_seed(1)
+    network = build_network("eng2021", dict(ARCHITECTURE))
+    (folder / "weights.safetensors").write_bytes(save(dict(network.state_dict())))
+    (folder / "manifest.yaml").write_text(yaml.safe_dump(MANIFEST | changes), encoding="utf-8")
+    return [
+        "model",
+        "pack",
+        str(folder / "manifest.yaml"),
+        "--weights",
+        str(folder / "weights.safetensors"),
+        "--out",
+        str(folder / "package"),
+        "--format",
+        "json",
+    ]
+
+
+def test_own_weights_become_a_package_that_opens(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(written(tmp_path)) == 0
+    digest = json.loads(capsys.readouterr().out)["data"]["digest"]
+    package = ModelPackage.from_folder(tmp_path / "package")
+    assert package.digest == digest
+    assert main(["model", "check", str(tmp_path / "package")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"architecture": ARCHITECTURE | {"planes": [8, 4, 4, 4]}}, "package.wrong_tensors"),
+        ({"family": "resnet"}, "package.unknown_family"),
+        ({"calcium_threshold": 2.0}, "package.bad_manifest"),
+    ],
+)
+def test_what_does_not_belong_together_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], code: str
+) -> None:
+    assert main(written(tmp_path, **changes)) == 5
+    assert code in capsys.readouterr().out
+    assert not (tmp_path / "package" / "manifest.json").exists()
+
+
+def test_a_folder_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "package").mkdir()
+    assert main(written(tmp_path)) == 2
+    assert "usage.folder_not_empty" in capsys.readouterr().out
+
+
+def test_a_checkpoint_that_is_none_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "x.pth").write_bytes(b"not a checkpoint")
+    out = ["--layout", "ai-cac", "--out", str(tmp_path / "w.safetensors"), "--format", "json"]
+    assert main(["model", "convert", str(tmp_path / "x.pth"), *out]) == 5
+    assert "package.bad_checkpoint" in capsys.readouterr().out
+    assert not (tmp_path / "w.safetensors").exists()
