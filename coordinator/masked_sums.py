@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypeVar
@@ -138,44 +138,40 @@ class MaskedSums:
         asked: Sequence[str],
         replies: Mapping[str, Reply],
     ) -> Iterator[tuple[str, Block | RefusalCode]]:
-        for analysis in sorted(asked):
-            layouts = {
-                site: answer.layout
-                for site, reply in replies.items()
-                if (answer := reply.answers.get(analysis)) is not None
-                and answer.layout is not None
-                and reply.masking_keys is not None
-            }
-            if not layouts:
-                yield analysis, _common_refusal(analysis, replies)
-                continue
-            layout, _ = Counter(layouts.values()).most_common(1)[0]
-            members = tuple(sorted(site for site, own in layouts.items() if own == layout))
-            before = self._sites_before(offer, exchange, analysis)
-            if before and set(before) <= set(members):
-                # One that was missing once does not come in again.
-                members = before
-            if len(members) < terms.threshold:
+        """Yield what is summed, or why not. All sums of a round are over the same sites.
+
+        The difference of two sums over different sites would tell of the sites between them: the
+        events of one that adds to a curve and not to a model, say. The sites refuse it.
+        """
+        layouts = {analysis: _layouts(analysis, replies) for analysis in sorted(asked)}
+        before = self._sites_before(offer, exchange)
+        members = before or _members(layouts, terms.threshold)
+        for analysis, given in layouts.items():
+            agreed = _agreed(given)
+            missing = [site for site in members if site not in agreed]
+            if not given:
+                yield analysis, _common_refusal(analysis, replies.values())
+            elif len(members) < terms.threshold:
                 yield analysis, RefusalCode.TOO_FEW_SITES
-            elif before and before != members:
-                # The sites would not answer: the difference of the sums would tell of the others.
+            elif missing and before:
                 yield analysis, RefusalCode.SITES_CHANGED
+            elif missing:
+                said = [replies[site] for site in missing if site in replies]
+                yield analysis, _common_refusal(analysis, said)
             else:
+                length = given[members[0]].n_numbers
                 yield (
                     analysis,
                     Block(
-                        analysis=analysis,
-                        n_numbers=layout.n_numbers,
-                        bound=LARGEST_VALUE,
-                        members=members,
+                        analysis=analysis, n_numbers=length, bound=LARGEST_VALUE, members=members
                     ),
                 )
 
-    def _sites_before(self, offer: Offer, exchange: int, analysis: str) -> tuple[str, ...]:
-        for earlier in range(exchange - 1, 0, -1):
-            told = (self.sums(offer, earlier) or {}).get(analysis)
-            if told is not None:
-                return told.sites
+    def _sites_before(self, offer: Offer, exchange: int) -> tuple[str, ...]:
+        for earlier in range(1, exchange):
+            for told in (self.sums(offer, earlier) or {}).values():
+                if told.sites:
+                    return told.sites
         return ()
 
     # the steps
@@ -336,13 +332,44 @@ def _channel_keys(acceptances: Mapping[str, Acceptance]) -> list[Any]:
     return [one.channel_key for one in acceptances.values() if one.channel_key is not None]
 
 
-def _common_refusal(analysis: str, replies: Mapping[str, Reply]) -> RefusalCode:
+def _layouts(analysis: str, replies: Mapping[str, Reply]) -> dict[str, Layout]:
+    return {
+        site: answer.layout
+        for site, reply in replies.items()
+        if (answer := reply.answers.get(analysis)) is not None
+        and answer.layout is not None
+        and reply.masking_keys is not None
+    }
+
+
+def _agreed(given: Mapping[str, Layout]) -> set[str]:
+    """Return the sites whose vectors fit together."""
+    if not given:
+        return set()
+    layout, _ = Counter(given.values()).most_common(1)[0]
+    return {site for site, own in given.items() if own == layout}
+
+
+def _members(layouts: Mapping[str, Mapping[str, Layout]], threshold: int) -> tuple[str, ...]:
+    """Return the sites that answered everything; all that answered if these are too few.
+
+    A protocol is kept whole if a site must be left out for it. If too few answered everything, an
+    analysis is left out for the sites.
+    """
+    answered = [_agreed(given) for given in layouts.values() if given]
+    if not answered:
+        return ()
+    whole = set.intersection(*answered)
+    return tuple(sorted(whole if len(whole) >= threshold else set.union(*answered)))
+
+
+def _common_refusal(analysis: str, replies: Iterable[Reply]) -> RefusalCode:
     codes = Counter(
         answer.refusal
-        for reply in replies.values()
+        for reply in replies
         if (answer := reply.answers.get(analysis)) is not None and answer.refusal is not None
     )
-    return codes.most_common(1)[0][0] if codes else RefusalCode.NO_REPLY
+    return codes.most_common(1)[0][0] if codes else RefusalCode.TOO_FEW_SITES
 
 
 def _layout_in(replies: Mapping[str, Reply], block: Block) -> Layout:

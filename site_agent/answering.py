@@ -32,7 +32,6 @@ from fedcac.signing import SigningKey
 from fedcac.statistics import QueryError, estimator_for
 from fedcac.vocabulary import RefusalCode
 from site_agent.cohort import FrozenCohort
-from site_agent.masked_sums import question_name
 
 __all__ = ["Answered", "Answerer"]
 
@@ -43,7 +42,7 @@ _LOG = logging.getLogger(__name__)
 class Answered:
     """A reply, and by analysis what the site will add under masks.
 
-    Each of `vectors` holds its `question` (`question_name`) and its `numbers`.
+    Each of `vectors` holds the digest of its `cohort` and its `numbers`.
     """
 
     reply: Reply
@@ -116,8 +115,7 @@ class Answerer:
                 if protocol.is_masked(analysis) and isinstance(summarised, Aggregate):
                     answers[analysis], numbers = _added(gate, asked, summarised, least_sites)
                     if numbers:
-                        name = question_name(asked.analysis_digest, asked.cohort_digest)
-                        vectors[analysis] = {"question": name, "numbers": numbers}
+                        vectors[analysis] = {"cohort": asked.cohort_digest, "numbers": numbers}
                 else:
                     answers[analysis] = _released(gate, asked, summarised)
         # The flow also counts exams that are not analysed, so the analysed rows do not identify it.

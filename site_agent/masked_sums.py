@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from fedcac.canonical import canonical_bytes, digest_of
+from fedcac.canonical import canonical_bytes
 from fedcac.errors import RoundError
 from fedcac.exchange import MaskingNote, MaskingTerms, Offer, Spool, parcel_name
 from fedcac.masking import (
@@ -31,7 +31,7 @@ from fedcac.signing import PublicKey, TrustedKeys
 from site_agent.identity import SiteIdentity
 from site_agent.store import SiteStore
 
-__all__ = ["MaskedSums", "question_name"]
+__all__ = ["MaskedSums"]
 
 _STATE, _KEYS, _VECTORS, _PARCEL, _SITES = "masking", "masking keys", "vectors", "parcel", "sum of"
 
@@ -121,8 +121,8 @@ class MaskedSums:
     ) -> ExchangeKeys | None:
         """Keep the vectors of an exchange and return the keys for its reply.
 
-        `vectors` holds by analysis its question's identity and its numbers, as JSON. Without any,
-        there are no keys.
+        `vectors` holds by analysis the digest of its `cohort` and its `numbers`, as JSON. Without
+        any, there are no keys.
         """
         if not vectors or offer.masking is None:
             return None
@@ -146,7 +146,7 @@ class MaskedSums:
         MaskingError
             If a message does not hold; nothing is lost, and nothing leaves.
         RoundError
-            `sites_changed` if a sum is over other sites than an earlier one of the same question.
+            `sites_changed` if a sum is over other sites than another one about the same patients.
         """
         if offer.masking is None or self._vectors(offer, exchange) is None:
             return False
@@ -173,19 +173,16 @@ class MaskedSums:
     ) -> bytes:
         delivery = PlanDelivery.from_document(document)
         vectors = self._vectors(offer, exchange) or {}
+        values = {}
         for block in delivery.plan.blocks:
             if self._identity.name in block.members:
                 if block.analysis not in vectors:
                     raise RoundError("A sum was not answered here.", code="not_answered")
-                self._check_sites(vectors[block.analysis]["question"], block.members)
-        values = {
-            analysis: vector["numbers"]
-            for analysis, vector in vectors.items()
-            if any(
-                block.analysis == analysis and self._identity.name in block.members
-                for block in delivery.plan.blocks
-            )
-        }
+                # Also within one plan: every sum is over the sites of the plan.
+                self._check_sites(vectors[block.analysis]["cohort"], block.members)
+                if block.members != delivery.plan.sites:
+                    raise _sites_changed()
+                values[block.analysis] = vectors[block.analysis]["numbers"]
         site = self._site(offer, terms)
         masked = site.mask(delivery, values)
         return self._leaving(offer, exchange, "masked", name, site, masked.to_document(), {})
@@ -200,10 +197,10 @@ class MaskedSums:
         over = {}
         for block in self._plan(site, exchange).blocks:
             if self._identity.name in block.members:
-                question = vectors[block.analysis]["question"]
+                cohort = vectors[block.analysis]["cohort"]
                 stayed = [name for name in block.members if name in survivors.survivors]
-                self._check_sites(question, stayed)
-                over[(_SITES, question)] = canonical_bytes(stayed)
+                self._check_sites(cohort, stayed)
+                over[(_SITES, cohort)] = canonical_bytes(stayed)
         return self._leaving(
             offer, exchange, "signature", name, site, signature.to_document(), over
         )
@@ -217,17 +214,12 @@ class MaskedSums:
         site.forget(exchange)
         return self._leaving(offer, exchange, "shares", name, site, shares.to_document(), {})
 
-    def _check_sites(self, question: str, sites: Any) -> None:
+    def _check_sites(self, cohort: str, sites: Any) -> None:
         # Two sums of one question over different sites differ by the sites that left; so do those
-        # of one fit at neighbouring parameters.
-        kept = self._store.document(_SITES, question)
+        # of one fit at neighbouring parameters, and of questions that count the same patients.
+        kept = self._store.document(_SITES, cohort)
         if kept is not None and json.loads(kept) != list(sites):
-            raise RoundError(
-                "A sum is asked over other sites than an earlier sum of the same question.",
-                code="sites_changed",
-                cure="The difference of the two would tell of single sites. It is not answered; "
-                "ask the lead for a round over the same sites as before.",
-            )
+            raise _sites_changed()
 
     # state
 
@@ -293,9 +285,13 @@ class MaskedSums:
         return payload
 
 
-def question_name(analysis_digest: str, cohort_digest: str) -> str:
-    """Return the identity of everything that one analysis asks about one cohort."""
-    return digest_of([analysis_digest, cohort_digest])
+def _sites_changed() -> RoundError:
+    return RoundError(
+        "A sum is asked over other sites than another sum about the same patients.",
+        code="sites_changed",
+        cure="The difference of the two would tell of single sites. It is not answered; ask the "
+        "lead for a round over the same sites as before.",
+    )
 
 
 def _keys_of(terms: MaskingTerms) -> dict[str, PublicKey]:

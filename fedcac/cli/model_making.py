@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fedcac.console import Outcome, add_format
 from fedcac.errors import PackageError, UsageError
 
-if TYPE_CHECKING:
-    import torch
-
-    from fedcac.models.family import Family
-
 __all__ = ["add_making_verbs"]
-
-_GOLDEN_SIZE = 128
 
 
 def add_making_verbs(verbs: Any) -> None:
@@ -58,32 +51,20 @@ def _convert(arguments: argparse.Namespace) -> Outcome:
 
 
 def _pack(arguments: argparse.Namespace) -> Outcome:
-    from safetensors.torch import load
-
-    from fedcac.models import build_network
-    from fedcac.models.assembly import assemble_package
+    from fedcac.models.assembly import assemble_package, golden_noise, read_golden, read_weights
     from fedcac.models.registry import family_of
 
     _check_new(arguments.out)
     document = _document(arguments.manifest)
     family = family_of(str(document["family"]), document["architecture"])
-    payload = _read(arguments.weights)
-    weights: torch.nn.Module | bytes = payload
-    if family.weights_file != "model.onnx":
-        weights = build_network(family.name, document["architecture"])
-        try:
-            weights.load_state_dict(load(payload), strict=True)
-        except Exception as error:
-            raise PackageError(
-                f"The weights do not fit the architecture of family '{family.name}'.",
-                code="wrong_tensors",
-                cure="Compare names and shapes; `fedcac model convert` reads published layouts.",
-            ) from error
-    golden = _noise(family, document) if arguments.golden is None else load(_read(arguments.golden))
+    if arguments.golden is None:
+        golden = golden_noise(family, document["input"]["clip_hu"])
+    else:
+        golden = read_golden(_read(arguments.golden))
     package = assemble_package(
         arguments.out,
         document=document,
-        weights=weights,
+        weights=read_weights(family, document["architecture"], _read(arguments.weights)),
         golden_inputs=golden,
         second_stage=_read(arguments.second_stage) if arguments.second_stage else None,
     )
@@ -110,24 +91,6 @@ def _document(path: Path) -> dict[str, Any]:
             "golden_tolerance, licence and card.",
         )
     return document
-
-
-def _noise(family: Family, document: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """Return reproducible inputs: what the numbers are does not matter to a comparison."""
-    import torch
-
-    if set(family.inputs) != {"hu"} or family.weights_file == "model.onnx":
-        raise UsageError(
-            "This family's golden inputs cannot be made up.",
-            code="no_golden_inputs",
-            cure="Give --golden with the tensors " + ", ".join(sorted(family.inputs)) + ".",
-        )
-    size = -(-max(_GOLDEN_SIZE, family.smallest) // family.divisor) * family.divisor
-    low, high = (float(edge) for edge in document["input"]["clip_hu"])
-    generator = torch.Generator().manual_seed(1)
-    depth = () if family.halo == 0 else (2 * family.halo + 1,)
-    uniform = torch.rand((2, *depth, size, size), generator=generator)
-    return {"hu": low + (high - low) * uniform}
 
 
 def _read(path: Path) -> bytes:

@@ -109,6 +109,8 @@ class Gate:
         answered in a sum, nor the other way round: whoever knows the answers of all sites but one,
         and the sum, knows that one. Parameters and errors are those of `release`.
         """
+        if least_sites < masked.LEAST_SITES:
+            raise GateError("A sum over so few sites tells of each.", code="too_few_sites")
         earlier = self._earlier(question)
         layout = layout_of(aggregate)
         if earlier is not None:

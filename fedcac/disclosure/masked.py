@@ -27,7 +27,10 @@ from fedcac.disclosure.policy import Policy
 from fedcac.disclosure.rules import apply_rule
 from fedcac.vocabulary import CellStatus, RefusalCode
 
-__all__ = ["are_counts_alone", "judge", "patients_behind", "shared"]
+__all__ = ["LEAST_SITES", "are_counts_alone", "judge", "patients_behind", "shared"]
+
+LEAST_SITES = 3
+"""Of a sum over two each knows the other's part."""
 
 _COUNTS = (CrossTable, BinnedCounts, SurvivalTable)
 _TERMS = (Moments, PairedMoments)

@@ -2,25 +2,86 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import nn
 
 from fedcac.canonical import canonical_bytes, sha256_hex
+from fedcac.errors import PackageError, UsageError
+from fedcac.models.family import Family
 from fedcac.models.manifest import (
     GOLDEN_FILE,
     MANIFEST_FILE,
     SECOND_STAGE_FILE,
+    WEIGHTS_FILE,
     PackageManifest,
 )
 from fedcac.models.package import ModelPackage, parse_manifest
 from fedcac.models.registry import build_network, family_of
 
-__all__ = ["assemble_package"]
+__all__ = ["assemble_package", "golden_noise", "read_golden", "read_weights"]
+
+_GOLDEN_SIZE = 128
+
+
+def read_weights(
+    family: Family, architecture: Mapping[str, Any], payload: bytes
+) -> nn.Module | bytes:
+    """Return a network with the tensors of a safetensors file, or the bytes of a graph as given.
+
+    Raises
+    ------
+    PackageError
+        If the tensors do not fit the architecture (`wrong_tensors`).
+    """
+    if family.weights_file != WEIGHTS_FILE:
+        return payload
+    network = build_network(family.name, architecture)
+    try:
+        network.load_state_dict(load_tensors(payload), strict=True)
+    except (SafetensorError, RuntimeError, ValueError, KeyError) as error:
+        raise PackageError(
+            f"The weights do not fit the architecture of family '{family.name}'.",
+            code="wrong_tensors",
+            cure="Compare names and shapes; `fedcac model convert` reads published layouts.",
+        ) from error
+    return network
+
+
+def read_golden(payload: bytes) -> dict[str, torch.Tensor]:
+    """Return the tensors of golden inputs; PackageError `bad_tensors` if it is no safetensors."""
+    try:
+        return load_tensors(payload)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise PackageError("This is not a safetensors file.", code="bad_tensors") from error
+
+
+def golden_noise(family: Family, clip_hu: Sequence[float]) -> dict[str, torch.Tensor]:
+    """Return reproducible golden inputs: what the numbers are does not matter to a comparison.
+
+    Raises
+    ------
+    UsageError
+        If the family takes more than Hounsfield units, or a graph of unknown size
+        (`no_golden_inputs`).
+    """
+    if set(family.inputs) != {"hu"} or family.weights_file != WEIGHTS_FILE:
+        raise UsageError(
+            "This family's golden inputs cannot be made up.",
+            code="no_golden_inputs",
+            cure=f"Give --golden with the tensors {', '.join(sorted(family.inputs))}.",
+        )
+    size = -(-max(_GOLDEN_SIZE, family.smallest) // family.divisor) * family.divisor
+    low, high = float(clip_hu[0]), float(clip_hu[1])
+    depth = (2 * family.halo + 1,) if family.halo else ()
+    generator = torch.Generator().manual_seed(1)
+    return {"hu": low + (high - low) * torch.rand((2, *depth, size, size), generator=generator)}
 
 
 def assemble_package(

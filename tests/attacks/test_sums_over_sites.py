@@ -184,3 +184,22 @@ def test_a_contribution_cannot_be_made_outside_the_gate() -> None:
         Contribution(made.layout, made.vector, object())
     assert caught.value.code == "gate.forged_release"
     assert aggregate_of(made.layout, made.vector).n_patients == made.vector[0]
+
+
+def test_a_sum_over_two_is_not_added_to() -> None:
+    with pytest.raises(GateError) as caught:
+        gate_of("open").contribute(
+            question_of(
+                PROTOCOL,
+                "table",
+                first_query(PROTOCOL, "table"),
+                round_id="round-1",
+                exchange=1,
+                cohort_digest=digest_of("c"),
+            ),
+            estimator_for("table", PROTOCOL).summarise(
+                draw_exams(2, 60), first_query(PROTOCOL, "table")
+            ),
+            2,
+        )
+    assert caught.value.code == "gate.too_few_sites"

@@ -18,8 +18,10 @@ from coordinator.engine import RoundEngine
 from coordinator.store import CoordinatorStore, Direction, EnrolledSite, RoundState
 from coordinator.views import LaunchPlan, RoundView
 from fedcac.disclosure import MemoryLedger, load_policy
-from fedcac.errors import UsageError
+from fedcac.errors import RoundError, UsageError
 from fedcac.exchange import Mailbox, MailboxCourier, Spool, parcel_name
+from fedcac.masking import Block
+from fedcac.masking.fixed_point import LARGEST_VALUE
 from fedcac.protocol import Pooling, Protocol
 from fedcac.signing import SigningKey
 from fedcac.statistics import POOLED, Estimate, PoolingSession, estimator_for
@@ -455,3 +457,42 @@ def test_held_replies_promise_nothing_until_a_person_lets_them_go(tmp_path: Path
     # Two are too few for a sum.
     row = by_key(view.estimates)["agreement", "kappa_linear", "", ""]
     assert row.estimate is None
+
+
+def with_one_event(table: Path) -> None:
+    lines = table.read_text(encoding="utf-8").splitlines()
+    rows = [line.rsplit(",", 1)[0] for line in lines[1:]]
+    events = [",1", *[",0"] * (len(rows) - 1)]
+    text = [lines[0], *(row + event for row, event in zip(rows, events, strict=True))]
+    table.write_text("\n".join(text) + "\n", encoding="utf-8")
+
+
+def test_who_cannot_add_to_one_sum_adds_to_none(consortium: Consortium) -> None:
+    # Its single event would be the events of one sum less those of another.
+    with_one_event(consortium.tables["west"])
+    view = consortium.run(consortium.launch())
+    (first, *_) = view.sums
+    assert {told.sites for told in first.values()} == {("east", "north", "south")}
+    del consortium.tables["west"]
+    assert_equals(by_key(view.estimates), pooled_in_the_open(consortium, PROTOCOL))
+
+
+def test_a_lead_that_sums_two_analyses_over_different_sites_gets_neither(
+    consortium: Consortium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def uneven(self: Any, offer: Any, terms: Any, exchange: int, *_: Any) -> Any:
+        lengths = {"agreement": 42, "model": 5}
+        for analysis, n in lengths.items():
+            members = tuple(sorted(consortium.keys))[: 4 if analysis == "agreement" else 3]
+            yield (
+                analysis,
+                Block(analysis=analysis, n_numbers=n, bound=LARGEST_VALUE, members=members),
+            )
+
+    monkeypatch.setattr("coordinator.masked_sums.MaskedSums._blocks", uneven)
+    round_id = consortium.launch()
+    with pytest.raises(RoundError) as caught:
+        consortium.run(round_id)
+    assert caught.value.code == "round.sites_changed"
+    for name in consortium.keys:
+        assert parcel_name(round_id, "masked", 1) not in consortium.sent(name)
