@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedcac.errors import UsageError
 from fedcac.signing import PublicKey, SigningKey
+from site_agent.pacs.settings import PacsSettings
 
 __all__ = ["SiteFolder", "SiteSettings", "create_site_folder"]
 
@@ -36,6 +37,16 @@ class SiteSettings(BaseModel):
         Above this share of excluded patients the round waits for a person to confirm.
     device
         `auto` uses a GPU when there is one.
+    accept_onnx
+        Whether packages of any ONNX graph may run here, and not only the architectures of this
+        release. Graphs are checked and hold no code, but their networks are nobody's here.
+    exam_time_limit_s
+        An exam that has not been read and scored after so many seconds is given up.
+    artefacts
+        What is written of every scored exam for the site's own physicians, under `artefacts/`:
+        `none`, `overlay` (a page without identifiers), or `all` (DICOM SEG and SR too).
+    pacs
+        Where `fedcac-site pacs` pulls exams from; None where files come another way.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -48,6 +59,10 @@ class SiteSettings(BaseModel):
     approval: Literal["manual", "auto"] = "manual"
     maximum_excluded_share: Annotated[float, Field(ge=0, le=1)] = 0.2
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    accept_onnx: bool = False
+    exam_time_limit_s: Annotated[float, Field(gt=0)] = 600.0
+    artefacts: Literal["none", "overlay", "all"] = "none"
+    pacs: PacsSettings | None = None
 
 
 class SiteFolder:
@@ -85,6 +100,11 @@ class SiteFolder:
     def spool_path(self) -> Path:
         """The only folder a courier may see."""
         return self.root / "spool"
+
+    @property
+    def artefacts_path(self) -> Path:
+        """The review artefacts of scored exams; nothing of it ever leaves."""
+        return self.root / "artefacts"
 
     def resolve(self, path: str) -> Path:
         """Return a path of the settings, relative to the site's folder."""
