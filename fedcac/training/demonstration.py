@@ -32,6 +32,7 @@ from fedcac.phantom import (
 from fedcac.protocol import CategoryScheme
 from fedcac.scoring import profile_named, score_volume
 from fedcac.statistics.kappa import cohen_kappa
+from fedcac.training.card import CARD_FILE, render_card
 from fedcac.training.recipe import Recipe, SlicePool, train_network
 from fedcac.vocabulary import KappaWeights
 
@@ -185,33 +186,9 @@ def _write(folder: Path, manifest: PackageManifest, weights: bytes, golden: byte
     (folder / WEIGHTS_FILE).write_bytes(weights)
     (folder / GOLDEN_FILE).write_bytes(golden)
     (folder / MANIFEST_FILE).write_bytes(manifest.to_bytes())
-    (folder / "MODEL_CARD.md").write_text(render_card(manifest), encoding="utf-8")
+    card = render_card(manifest, "held-out generated pairs")
+    (folder / CARD_FILE).write_text(card, encoding="utf-8")
     return ModelPackage.from_folder(folder)
-
-
-def render_card(manifest: PackageManifest) -> str:
-    """Return the model card as Markdown."""
-    card = manifest.card
-    rows = [
-        f"| {m.name} | {m.value:.3f} | {m.ci_low:.3f} to {m.ci_high:.3f} | {m.n_exams} |"
-        for m in card.measurements
-        if m.ci_low is not None and m.ci_high is not None
-    ]
-    lines = [
-        f"# {manifest.name} {manifest.version}",
-        "",
-        f"**{card.intended_use}**",
-        "",
-        f"Training data: {card.training_data}",
-        "",
-        f"Limitations: {card.limitations}",
-        "",
-        "| measured on held-out generated pairs | value | 95 % CI | exams |",
-        "|---|---|---|---|",
-        *rows,
-        "",
-    ]
-    return "\n".join(lines)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

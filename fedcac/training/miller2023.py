@@ -136,7 +136,7 @@ def epoch_slices(
     """Return the slices of one epoch in random order: all with calcium, a subset of the others.
 
     The text subsamples 'the majority class' and does not say whether voxels or slices are meant.
-    Read as slices, anew in every epoch; within a slice the focal loss deals with the imbalance.
+    Read here as slices, anew in every epoch; a `MillerCourse` can subsample voxels beside it.
 
     Parameters
     ----------
