@@ -53,7 +53,12 @@ class DicomFiles:
     def pair(self, protocol: Protocol) -> PairingOutcome:
         """Return the exam pairs of the manifest under the protocol's window."""
         window_days = protocol.pairing.window_days if protocol.pairing else None
-        return pair_manifest(self.manifest, window_days=window_days, secret=self.secret)
+        return pair_manifest(
+            self.manifest,
+            window_days=window_days,
+            secret=self.secret,
+            is_study=protocol.image_criteria.choose_series,
+        )
 
 
 class DicomSource(ExamSource):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fedcac.imaging.acquisition import Acquisition, AcquisitionVerdict, Evidence
 from fedcac.imaging.coding import reason_of
 from fedcac.imaging.header import ExamHeader, read_header
 from fedcac.imaging.kernels import is_sharp_kernel
@@ -16,25 +17,34 @@ from fedcac.imaging.pairing import (
     pair_exams,
     pair_manifest,
 )
+from fedcac.imaging.radiograph import Radiograph, load_radiograph
 from fedcac.imaging.segmentation import VESSEL_CODES, read_vessel_map
+from fedcac.imaging.selection import Candidate, Selection, select_series, survey_series
 from fedcac.imaging.series import Series, read_series
 from fedcac.imaging.volume import Volume
 
 __all__ = [
     "PADDING_HU",
     "VESSEL_CODES",
+    "Acquisition",
+    "AcquisitionVerdict",
+    "Candidate",
+    "Evidence",
     "ExamHeader",
     "ExamLoss",
     "ExamPair",
     "ListedExam",
     "ManifestEntry",
     "PairingOutcome",
+    "Radiograph",
     "Role",
+    "Selection",
     "Series",
     "Volume",
     "build_volume",
     "exam_key",
     "is_sharp_kernel",
+    "load_radiograph",
     "load_volume",
     "pair_exams",
     "pair_manifest",
@@ -43,4 +53,6 @@ __all__ = [
     "read_series",
     "read_vessel_map",
     "reason_of",
+    "select_series",
+    "survey_series",
 ]

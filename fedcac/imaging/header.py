@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedcac.imaging.coding import coded, exclusion
-from fedcac.imaging.files import find_instances, read_dataset
+from fedcac.imaging.files import find_instances, locate_series, read_dataset
 from fedcac.imaging.frames import header_value
 from fedcac.vocabulary import ExclusionReason
 
@@ -33,7 +33,7 @@ class ExamHeader:
     study_date
         None where blank, malformed or before 1900.
     study_uid, series_uid
-        StudyInstanceUID (empty where absent) and SeriesInstanceUID.
+        StudyInstanceUID (empty where absent) and SeriesInstanceUID (empty for several series).
     modality, manufacturer, kernel
         As stored; empty where absent.
     slice_thickness_mm, kvp
@@ -66,33 +66,44 @@ def parse_study_date(text: str) -> date | None:
     return day if day.year >= _EARLIEST_YEAR else None
 
 
-def read_header(path: Path) -> ExamHeader:
+def read_header(path: Path, *, is_study: bool = False) -> ExamHeader:
     """Read the header of the one series at a folder or file, without its pixels.
+
+    A path may name one of several series (`locate_series`). With `is_study` a folder may hold
+    several series of one study; where it does, what differs between them (UID, modality, kernel,
+    thickness) is left empty.
 
     Raises
     ------
     DicomError
-        `no_such_path`, `no_dicom`, `unreadable_dicom`, `truncated_dicom`; `mixed_series` if the
-        files name more than one series or patient.
+        `no_such_path`, `no_dicom`, `unreadable_dicom`, `truncated_dicom`, `series_not_found`;
+        `mixed_series` if the files name more than one series, study or patient.
     """
     with coded(ExclusionReason.UNREADABLE_DICOM, "The header cannot be interpreted"):
-        paths, _ = find_instances(path)
+        folder, series_uid = locate_series(path)
+        paths, _ = find_instances(folder)
         read = [read_dataset(file, stop_before_pixels=True) for file in paths]
         datasets = [dataset for dataset in read if dataset is not None]
         if not datasets:
             raise exclusion(ExclusionReason.NO_DICOM, "There is only a media directory here.")
-        return _header(datasets)
+        if series_uid is not None:
+            datasets = [one for one in datasets if one.SeriesInstanceUID == series_uid]
+            if not datasets:
+                raise exclusion(ExclusionReason.SERIES_NOT_FOUND, "The series named is not here.")
+        return _header(datasets, is_study=is_study)
 
 
-def _header(datasets: Sequence[Dataset]) -> ExamHeader:
-    keywords = ("SeriesInstanceUID", "StudyInstanceUID", "PatientID", "StudyDate")
+def _header(datasets: Sequence[Dataset], *, is_study: bool) -> ExamHeader:
+    keywords = ["StudyInstanceUID", "PatientID", "StudyDate"]
+    if not is_study:
+        keywords.append("SeriesInstanceUID")
     if any(len({_text(dataset, keyword) for dataset in datasets}) > 1 for keyword in keywords):
         raise exclusion(
             ExclusionReason.MIXED_SERIES, "The files belong to more than one series or patient."
         )
     # By identifier, not by file name, so that renaming changes nothing.
     first = min(datasets, key=lambda dataset: _text(dataset, "SOPInstanceUID"))
-    return ExamHeader(
+    header = ExamHeader(
         patient_id=_text(first, "PatientID"),
         issuer=_text(first, "IssuerOfPatientID"),
         study_date=parse_study_date(_text(first, "StudyDate")),
@@ -105,6 +116,9 @@ def _header(datasets: Sequence[Dataset]) -> ExamHeader:
         kvp=_number(first, "KVP"),
         n_instances=len(datasets),
     )
+    if len({_text(dataset, "SeriesInstanceUID") for dataset in datasets}) == 1:
+        return header
+    return replace(header, series_uid="", modality="", kernel="", slice_thickness_mm=None, kvp=None)
 
 
 def _text(dataset: Dataset, keyword: str) -> str:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import highdicom as hd
 import numpy as np
 
-from fedcac.imaging.coding import coded
+from fedcac.imaging.coding import coded, exclusion
 from fedcac.imaging.frames import Frame
 from fedcac.imaging.geometry import SPACING_TOLERANCE, TILT_TOLERANCE
+from fedcac.imaging.pixels import stored_values
 from fedcac.imaging.series import Series, read_series
-from fedcac.imaging.stacking import PADDING_HU, clip_padding, is_plain, stack_slices
+from fedcac.imaging.stacking import HIGHEST_HU, PADDING_HU, clip_padding, is_plain, stack_slices
 from fedcac.imaging.volume import Volume
 from fedcac.protocol import ImageCriteria
 from fedcac.vocabulary import ExclusionReason
@@ -20,14 +21,14 @@ from fedcac.vocabulary import ExclusionReason
 if TYPE_CHECKING:
     from highdicom.volume import Volume as GridVolume
 
-__all__ = ["PADDING_HU", "build_volume", "load_volume"]
+__all__ = ["HIGHEST_HU", "PADDING_HU", "build_volume", "load_volume"]
 
 # Axes from head to feet, towards posterior, towards the patient's left, as `Volume` states.
 _ORIENTATION = "FPL"
 
 
 def load_volume(path: Path, criteria: ImageCriteria) -> Volume:
-    """Read the series at a folder or file as a volume.
+    """Read the series at a folder or file as a volume; `read_series` says which of several.
 
     The result does not depend on the names or the order of the files, bit by bit.
 
@@ -45,13 +46,19 @@ def build_volume(series: Series) -> Volume:
     Raises
     ------
     DicomError
-        `corrupt_pixels` if the pixels cannot be decoded.
+        `corrupt_pixels` if the pixels cannot be decoded, `not_hounsfield` if they come out as
+        no CT number can be.
     """
     with coded(ExclusionReason.CORRUPT_PIXELS, "The pixels cannot be decoded into a volume"):
         grid = _decode(series).to_patient_orientation(_ORIENTATION)
         # Positions are decimal text: what differs below a nanometre is arithmetic.
         increment, row_mm, column_mm = (round(float(value), 6) for value in grid.spacing)
         x, y, z = (float(value) for value in grid.position)
+        if grid.array.max() > HIGHEST_HU:
+            raise exclusion(
+                ExclusionReason.NOT_HOUNSFIELD,
+                "Values are beyond any CT scale: wrong sign or rescale.",
+            )
         if len(series.frames) == 1:
             increment = _single_increment_mm(series.frames[0])
         return Volume(
@@ -66,6 +73,9 @@ def build_volume(series: Series) -> Volume:
 def _decode(series: Series) -> GridVolume:
     if is_plain(series):
         return stack_slices(series)
+    for dataset in series.datasets:
+        # highdicom drops bits that are not declared; here that is an error.
+        stored_values(dataset)
     grid = _decode_by_highdicom(series)
     # The array is highdicom's own, converted from integers: it is clipped where it lies.
     hu = np.require(grid.array, np.float32, "W")

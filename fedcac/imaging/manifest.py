@@ -33,8 +33,10 @@ class ManifestEntry:
     Attributes
     ----------
     path
-        The series' folder or file, absolute or joined to the manifest's folder. It need not
-        exist: a missing one is a coded exclusion, not an error of the manifest.
+        The series' folder or file, absolute or joined to the manifest's folder; a series without
+        a folder of its own is named by its SeriesInstanceUID below that of its study
+        (`locate_series`). It need not exist: a missing one is a coded exclusion, not an error of
+        the manifest.
     patient_id, study_date
         Override the header's; None where the cell is empty.
     """

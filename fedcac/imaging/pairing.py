@@ -125,8 +125,13 @@ def exam_key(issuer: str, patient_id: str, secret: bytes) -> str:
     return hmac.new(secret, message, hashlib.sha256).hexdigest()[:_KEY_LENGTH]
 
 
-def pair_manifest(manifest: Path, *, window_days: int | None, secret: bytes) -> PairingOutcome:
+def pair_manifest(
+    manifest: Path, *, window_days: int | None, secret: bytes, is_study: bool = False
+) -> PairingOutcome:
     """Read a manifest and the header of every series it lists, and pair them.
+
+    With `is_study` a path may be the folder of a whole study, of which one series is chosen when
+    it is read (`ImageCriteria.choose_series`).
 
     Raises
     ------
@@ -135,12 +140,13 @@ def pair_manifest(manifest: Path, *, window_days: int | None, secret: bytes) -> 
     CohortError
         `weak_secret`.
     """
-    return pair_exams([_listed(entry) for entry in read_manifest(manifest)], window_days, secret)
+    exams = [_listed(entry, is_study) for entry in read_manifest(manifest)]
+    return pair_exams(exams, window_days, secret)
 
 
-def _listed(entry: ManifestEntry) -> ListedExam:
+def _listed(entry: ManifestEntry, is_study: bool) -> ListedExam:
     try:
-        return ListedExam(entry, header=read_header(entry.path))
+        return ListedExam(entry, header=read_header(entry.path, is_study=is_study))
     except DicomError as error:
         return ListedExam(entry, failure=reason_of(error))
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import highdicom as hd
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.pixels import pixel_array
-from pydicom.uid import CTImageStorage, JPEGLSLossless, JPEGLSNearLossless
+from pydicom.uid import CTImageStorage
 
 from fedcac.imaging.coding import exclusion
 from fedcac.imaging.geometry import SPACING_TOLERANCE, TILT_TOLERANCE
+from fedcac.imaging.pixels import padding_values, stored_values
 from fedcac.vocabulary import ExclusionReason
 
 if TYPE_CHECKING:
@@ -27,22 +27,25 @@ if TYPE_CHECKING:
     from fedcac.imaging.frames import Frame
     from fedcac.imaging.series import Series
 
-__all__ = ["PADDING_HU", "clip_padding", "is_plain", "stack_slices"]
+__all__ = ["HIGHEST_HU", "PADDING_HU", "clip_padding", "is_plain", "stack_slices"]
 
 PADDING_HU = -1024.0
 """Lower values are padding outside the field of view (-2000 or -3024) and are clipped to it."""
 
-# pydicom asks GDCM first, which takes half as long again for the same pixels. None of the codecs
-# gives up the interpreter lock (measured per syntax), so threads do not help.
-_FASTER_DECODERS = {JPEGLSLossless: "pyjpegls", JPEGLSNearLossless: "pyjpegls"}
+
+HIGHEST_HU = 32767.0
+"""Extended CT scales end near 31 000 HU. Negative values read as unsigned come out above this."""
 
 
 def is_plain(series: Series) -> bool:
     """Say whether the slices are such that `stack_slices` gives what highdicom gives.
 
     They are single-frame CT images (PS3.3 A.3) of one orientation, grey, with integer pixels, and
-    with a rescale slope and intercept rather than a modality look-up table.
+    with a rescale slope and intercept rather than a modality look-up table. Some frames of a
+    multi-frame image, which highdicom cannot take out of it, are stacked here too.
     """
+    if series.frame_numbers is not None:
+        return len({frame.orientation for frame in series.frames}) == 1
     return (
         len(series.frames) == len(series.datasets) > 1
         and len({frame.orientation for frame in series.frames}) == 1
@@ -71,7 +74,7 @@ def stack_slices(series: Series) -> GridVolume:
     Raises
     ------
     DicomError
-        `corrupt_pixels` if a value is not finite.
+        `corrupt_pixels` if a value is not finite or needs more bits than are declared.
     ValueError
         If the slices are not a regular stack; a codec's own errors pass through.
     """
@@ -90,8 +93,14 @@ def stack_slices(series: Series) -> GridVolume:
     hu = np.empty((len(frames), dataset.Rows, dataset.Columns), dtype=np.float32)
     # In memory the uppermost slice comes first, so that turning the volume there is only a view.
     stack = hu[::-1] if last.position_lps_mm[2] > first.position_lps_mm[2] else hu
+    whole = None if series.frame_numbers is None else stored_values(dataset)
     for plane, number in zip(stack, order, strict=True):
-        _rescale_into(plane, _stored_values(series.datasets[number]), frames[number])
+        if whole is None or series.frame_numbers is None:
+            dataset, stored = series.datasets[number], stored_values(series.datasets[number])
+        else:
+            stored = whole[series.frame_numbers[number]]
+        _rescale_into(plane, stored, frames[number])
+        _blank_bright_padding(plane, stored, dataset)
     return hd.Volume.from_attributes(
         array=stack,
         image_position=first.position_lps_mm,
@@ -102,20 +111,6 @@ def stack_slices(series: Series) -> GridVolume:
     )
 
 
-def _stored_values(dataset: Dataset) -> NDArray[Any]:
-    stored: NDArray[Any]
-    plugin = _FASTER_DECODERS.get(dataset.file_meta.TransferSyntaxUID)
-    if plugin is not None:
-        try:
-            stored = pixel_array(dataset, decoding_plugin=plugin)
-        except (RuntimeError, ValueError):
-            # What one codec cannot read or is not installed for, another may.
-            stored = pixel_array(dataset)
-    else:
-        stored = pixel_array(dataset)
-    return stored
-
-
 def _rescale_into(plane: NDArray[np.float32], stored: NDArray[Any], frame: Frame) -> None:
     if frame.rescale is None:
         raise ValueError("a slice has no rescale slope")
@@ -124,6 +119,14 @@ def _rescale_into(plane: NDArray[np.float32], stored: NDArray[Any], frame: Frame
     # The casting lets 32-bit pixels be added in float64 and rounded once, at the end.
     np.add(scaled, intercept, out=plane, casting="same_kind")
     clip_padding(plane)
+
+
+def _blank_bright_padding(
+    plane: NDArray[np.float32], stored: NDArray[Any], dataset: Dataset
+) -> None:
+    # Padding of -2000 that is stored unsigned comes out beyond any CT number.
+    if plane.max() > HIGHEST_HU:
+        plane[np.isin(stored, padding_values(dataset))] = PADDING_HU
 
 
 def clip_padding(hu: NDArray[np.float32]) -> None:

@@ -71,12 +71,25 @@ class Pairing(_Part):
 
 
 class ImageCriteria(_Part):
-    """Image-level eligibility of the index exam, checked on DICOM before scoring."""
+    """Image-level eligibility of the index exam, checked on DICOM before scoring.
+
+    A series whose header says clearly that it is another `acquisition` is excluded. A folder must
+    hold one series, unless `choose_series` lets it hold a whole study: then, of the eligible
+    series, one of the `acquisition` asked for is taken before one that leaves it open, a soft
+    kernel before a sharp one, one of `preferred_kernels` (in their order) before others, and the
+    slice thickness nearest to `preferred_thickness_mm`. Of a series with several cardiac phases
+    the one nearest to `preferred_phase_percent` of R-R is read; without it there is no rule.
+    """
 
     min_slices: Annotated[int, Field(ge=1)] = 15
     max_slice_thickness_mm: Annotated[float, Field(gt=0)] = 6.0
     allow_contrast: bool = False
     allow_sharp_kernel: bool = False
+    acquisition: Literal["any", "gated", "non_gated", "attenuation_correction"] = "any"
+    choose_series: bool = False
+    preferred_kernels: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9+_. /-]{1,24}$")], ...] = ()
+    preferred_thickness_mm: Annotated[float, Field(gt=0)] = 3.0
+    preferred_phase_percent: Annotated[float, Field(ge=0, le=100)] | None = None
 
 
 class ClinicalCriterion(_Part):
