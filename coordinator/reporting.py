@@ -10,45 +10,96 @@ from pydantic import JsonValue
 
 from coordinator.answers import exchange_answers
 from coordinator.masked_sums import SumOfSites
+from coordinator.release_reading import Releases
+from coordinator.release_records import RELEASES_FILE
+from coordinator.releases import RoundSeals, releases_jsonl
+from coordinator.repooling import repool
 from coordinator.views import RoundView, SiteView
 from fedcac import __version__
-from fedcac.canonical import canonical_bytes, digest_of
+from fedcac.canonical import canonical_bytes, digest_of, sha256_hex
 from fedcac.errors import RoundError
-from fedcac.report import ExchangeAnswer, PackageCard, RoundReport, SiteSummary, write_report
+from fedcac.report import (
+    ExchangeAnswer,
+    PackageCard,
+    ReportFormats,
+    RoundReport,
+    SiteSummary,
+    estimates_csv,
+    write_report,
+)
 from fedcac.vocabulary import RefusalCode
 
 if TYPE_CHECKING:
     from fedcac.models.manifest import PackageManifest
 
-__all__ = ["write_round_report"]
+__all__ = ["round_report", "write_repooled_report", "write_round_report"]
 
 
-def write_round_report(view: RoundView, out: Path, package: PackageManifest | None) -> None:
-    """Write the output folder of a pooled round.
+def write_round_report(
+    view: RoundView,
+    out: Path,
+    package: PackageManifest | None,
+    seals: RoundSeals | None = None,
+    formats: ReportFormats | None = None,
+) -> RoundReport:
+    """Write the output folder of a pooled round, its releases included; return what it shows.
+
+    With `seals` the releases carry the signatures of the lead and the sites; without them, as in
+    a round in memory whose keys are made for it, digests only. `formats` adds further forms.
 
     Raises
     ------
     RoundError
         If the round has not been pooled.
     UsageError
-        If `out` holds something that is not an earlier output.
+        If `out` holds something that is not an earlier output, or a format needs a browser and
+        there is none.
     """
+    report = round_report(view, package)
+    write_report(report, out, {RELEASES_FILE: releases_jsonl(view, package, seals)}, formats)
+    return report
+
+
+def write_repooled_report(
+    releases: Releases, out: Path, formats: ReportFormats | None = None
+) -> tuple[RoundReport, bool]:
+    """Pool a round again from its releases and write its output folder.
+
+    Returns
+    -------
+    The report, and whether its `estimates.csv` is byte for byte the one that the coordinator
+    wrote.
+
+    Raises
+    ------
+    IntegrityError
+        As `coordinator.repooling.repool`.
+    UsageError
+        If `out` holds something that is not an earlier output, or a format needs a browser and
+        there is none.
+    """
+    view = repool(releases)
+    report = round_report(view, releases.package)
+    write_report(report, out, {RELEASES_FILE: releases.payload}, formats)
+    digest = sha256_hex(estimates_csv(view.estimates).encode())
+    return report, digest == releases.header.estimates_digest
+
+
+def round_report(view: RoundView, package: PackageManifest | None) -> RoundReport:
+    """Return what a report shows of a pooled round; RoundError if it has not been pooled."""
     if view.record.finished_at is None:
         raise RoundError("The round has not ended.", code="not_pooled")
     answers = exchange_answers(view.sites)
-    write_report(
-        RoundReport(
-            round_id=view.record.round_id,
-            protocol=view.protocol,
-            sites=tuple(_summarise(site, answers[site.name], package) for site in view.sites),
-            estimates=view.estimates,
-            exchanges=view.n_exchanges,
-            started=view.record.started_at,
-            finished=view.record.finished_at,
-            provenance=_provenance(view),
-            package_card=None if package is None else _card(package),
-        ),
-        out,
+    return RoundReport(
+        round_id=view.record.round_id,
+        protocol=view.protocol,
+        sites=tuple(_summarise(site, answers[site.name], package) for site in view.sites),
+        estimates=view.estimates,
+        exchanges=view.n_exchanges,
+        started=view.record.started_at,
+        finished=view.record.finished_at,
+        provenance=_provenance(view),
+        package_card=None if package is None else _card(package),
     )
 
 

@@ -17,6 +17,7 @@ _VERB_MODULES: tuple[str, ...] = (
     "demo",
     "analyze",
     "report",
+    "compare",
     "score",
     "agatston",
     "protocol",

@@ -20,6 +20,7 @@ from fedcac.report.between_sites import (
     leave_one_out_table,
 )
 from fedcac.report.characteristics import characteristics_tables
+from fedcac.report.checklist import checklist_table
 from fedcac.report.clinical_tables import (
     added_value_table,
     cox_tables,
@@ -47,8 +48,9 @@ from fedcac.report.wording import covariate_words, measure_words, number_words
 from fedcac.statistics.estimator import POOLED, Estimate
 from fedcac.vocabulary import Measure
 
-__all__ = ["Headline", "headlines", "render_page"]
+__all__ = ["Headline", "headlines", "is_gap", "render_page", "security_policy"]
 
+_LONGEST_LIST = 12
 _GAPS = ("suppressed", "not ", "error", "no reply")
 
 
@@ -101,13 +103,13 @@ def render_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.tests["gap"] = _is_gap
+    environment.tests["gap"] = is_gap
     page = environment.get_template("report.html.j2").render(
         report=report,
         protocol=protocol,
         period=_period(report),
         css=css,
-        policy=_security_policy(css),
+        policy=security_policy(css),
         banners=_banners(report),
         contents=_contents(parts),
         headlines=headlines(findings),
@@ -119,6 +121,7 @@ def render_page(
         withheld=withheld_table(report),
         suppression=suppression_table(findings),
         methods=write_methods(protocol),
+        checklist=checklist_table(findings),
         card=report.package_card,
         provenance=tuple(_flatten(provenance)),
         **parts,
@@ -230,6 +233,7 @@ def _contents(parts: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
             ("heterogeneity", "Between sites", parts["heterogeneity"]),
             ("disclosure", "Disclosure", True),
             ("methods", "Methods", True),
+            ("checklist", "Checklist", True),
             ("provenance", "Provenance", True),
         )
         if is_shown
@@ -262,12 +266,14 @@ def _period(report: RoundReport) -> str:
     return start if start == end else f"{start} to {end}"
 
 
-def _security_policy(css: str) -> str:
+def security_policy(css: str) -> str:
+    """Return a content security policy that admits this one style sheet and nothing else."""
     digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
     return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
 
 
-def _is_gap(words: str) -> bool:
+def is_gap(words: str) -> bool:
+    """Say whether a cell holds words in the place of a number."""
     return words.startswith(_GAPS)
 
 
@@ -276,6 +282,8 @@ def _flatten(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[st
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
             yield from _flatten(value, f"{name}, ")
+        elif isinstance(value, list | tuple) and len(value) > _LONGEST_LIST:
+            yield name, f"{len(value)} entries, in provenance.json"
         elif isinstance(value, list | tuple):
             yield name, ", ".join(str(item) for item in value) or "none"
         else:

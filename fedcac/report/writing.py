@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from fedcac.canonical import canonical_bytes, sha256_hex
@@ -15,6 +16,7 @@ from fedcac.report.documents import OUTPUT_FORMAT, provenance_document, results_
 from fedcac.report.estimates_csv import estimates_csv
 from fedcac.report.figures import draw_figures
 from fedcac.report.findings import Findings
+from fedcac.report.formats import PDF_FILE, TABLES_FOLDER, ReportFormats, write_formats
 from fedcac.report.page import render_page
 
 __all__ = ["write_report"]
@@ -23,8 +25,17 @@ _PROVENANCE = "provenance.json"
 _LEDGERS = "sites"
 
 
-def write_report(report: RoundReport, out: Path) -> None:
+def write_report(
+    report: RoundReport,
+    out: Path,
+    attachments: Mapping[str, bytes] | None = None,
+    formats: ReportFormats | None = None,
+) -> None:
     """Write `estimates.csv`, `results.json`, `report.html`, `figures/` and `provenance.json`.
+
+    `attachments` are further files by name, such as the releases; their digests stand in
+    `provenance.json` too. `formats` adds `report.pdf`, `tables/` or PNG figures; those of an
+    earlier output go, since they would show other numbers.
 
     Everything is made in a hidden folder beside `out` and then moved in by renaming, with
     `provenance.json`, which holds the digests of the tables, last. What else lies in an earlier
@@ -33,23 +44,27 @@ def write_report(report: RoundReport, out: Path) -> None:
     Raises
     ------
     UsageError
-        If `out` is not a folder, or holds files and is not an earlier output (`output_not_empty`).
+        If `out` is not a folder, or holds files and is not an earlier output (`output_not_empty`);
+        what a format needs is missing (`no_browser`, `browser_failed`).
     """
     _check_target(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        _write_files(report, scratch)
+        _write_files(report, scratch, attachments or {}, formats or ReportFormats())
         _move_into(scratch, out)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _write_files(report: RoundReport, folder: Path) -> None:
+def _write_files(
+    report: RoundReport, folder: Path, attachments: Mapping[str, bytes], formats: ReportFormats
+) -> None:
     findings = Findings(report)
     tables = {
         "estimates.csv": estimates_csv(report.estimates).encode(),
         "results.json": canonical_bytes(results_document(report)) + b"\n",
+        **attachments,
     }
     provenance = provenance_document(
         report, {name: sha256_hex(payload) for name, payload in tables.items()}
@@ -62,6 +77,7 @@ def _write_files(report: RoundReport, folder: Path) -> None:
     for name, payload in tables.items():
         (folder / name).write_bytes(payload)
     (folder / "report.html").write_text(page, encoding="utf-8")
+    write_formats(formats, findings, figures, folder)
     text = json.dumps(provenance, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     (folder / _PROVENANCE).write_text(text + "\n", encoding="utf-8")
 
@@ -95,7 +111,11 @@ def _move_into(scratch: Path, out: Path) -> None:
         scratch.chmod(0o777 & ~umask)
         os.replace(scratch, out)
         return
-    for path in sorted(scratch.iterdir(), key=lambda path: path.name == _PROVENANCE):
+    for name in (PDF_FILE, TABLES_FOLDER):
+        if (out / name).exists():
+            (out / name).rename(scratch / f".earlier-{name}")
+    fresh = [path for path in scratch.iterdir() if not path.name.startswith(".")]
+    for path in sorted(fresh, key=lambda path: path.name == _PROVENANCE):
         target = out / path.name
         if target.is_dir():
             target.rename(scratch / f".earlier-{path.name}")

@@ -1,0 +1,39 @@
+"""The options of every verb that writes a report."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fedcac.report import ReportFormats
+
+__all__ = ["add_format_options", "formats_of"]
+
+
+def add_format_options(parser: argparse.ArgumentParser) -> None:
+    """Give a verb's parser the options from which `formats_of` reads."""
+    parser.add_argument(
+        "--pdf", action="store_true", help="also print report.pdf (A4; needs a Chromium browser)"
+    )
+    parser.add_argument(
+        "--png",
+        type=int,
+        choices=(85, 175),
+        metavar="MM",
+        help="also write the figures as PNG, 300 dpi, 85 or 175 mm wide (needs a Chromium "
+        "browser); 175 where text would print below 5 points",
+    )
+    parser.add_argument(
+        "--tables",
+        action="store_true",
+        help="also write tables/ for a manuscript: LaTeX (booktabs), and HTML that Word opens",
+    )
+
+
+def formats_of(arguments: argparse.Namespace) -> ReportFormats:
+    """Return what the options of `add_format_options` ask for."""
+    # Not above: a help text must not wait for matplotlib.
+    from fedcac.report import ReportFormats
+
+    return ReportFormats(arguments.pdf, arguments.tables, arguments.png)

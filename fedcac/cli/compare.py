@@ -1,0 +1,78 @@
+"""`fedcac compare`: two rounds of one protocol, of two packages or two dates, side by side."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedcac.console import Outcome, add_format
+
+if TYPE_CHECKING:
+    from fedcac.report.rounds_compared import ComparedRound
+
+__all__ = ["add_parser"]
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the verb."""
+    parser = subparsers.add_parser(
+        "compare", help="compare two rounds of one protocol: two packages, or two dates"
+    )
+    parser.add_argument("first", type=Path, metavar="DIR_A", help="output folder of round A")
+    parser.add_argument("second", type=Path, metavar="DIR_B", help="output folder of round B")
+    parser.add_argument("--out", type=Path, required=True, help="output folder")
+    parser.add_argument(
+        "--patients",
+        choices=("different", "same", "unknown"),
+        default="unknown",
+        help="whether the rounds are about different patients; only then has a change an interval "
+        "(default: unknown)",
+    )
+    add_format(parser, _run)
+
+
+def _run(arguments: argparse.Namespace) -> Outcome:
+    from fedcac.report.comparison_page import write_comparison
+    from fedcac.report.rounds_compared import compare_rounds
+
+    first, second = _read(arguments.first), _read(arguments.second)
+    rows = compare_rounds(first, second, arguments.patients)
+    write_comparison(first, second, rows, arguments.patients, arguments.out)
+    changed = [row for row in rows if row.change is not None]
+    certain = sum(row.low is not None for row in changed)
+    words = {
+        "different": f"{certain} of them with an interval.",
+        "same": "none with an interval: values of the same patients cannot be compared from "
+        "aggregates.",
+        "unknown": "none with an interval: it was not said that the patients differ "
+        "(--patients different).",
+    }[arguments.patients]
+    return Outcome(
+        f"{len(changed)} values are in both rounds, {words}\nRead {arguments.out}/comparison.html",
+        {"out": str(arguments.out), "compared": len(changed), "with_interval": certain},
+    )
+
+
+def _read(folder: Path) -> ComparedRound:
+    from fedcac.output import read_output
+    from fedcac.report import read_estimates
+    from fedcac.report.rounds_compared import ComparedRound
+
+    output = read_output(folder)
+    words = dict(zip(output.provenance["key"], output.provenance["value"], strict=True))
+    policies = dict(zip(output.sites["site"], output.sites["policy"], strict=True))
+    analysed = output.flow[(output.flow["name"] == "analysed") & (output.flow["status"] == "ok")]
+    sizes = {site: int(n) for site, n in zip(analysed["site"], analysed["n"], strict=True)}
+    name = words.get("package.name", "")
+    return ComparedRound(
+        round_id=output.round_id,
+        finished=words["round.finished"][:10],
+        package=f"{name} {words['package.version']}" if name else "",
+        protocol_id=output.protocol_id,
+        protocol_version=output.protocol_version,
+        protocol_digest=output.protocol_digest,
+        estimates=read_estimates(folder / "estimates.csv"),
+        n_analysed={site: sizes.get(site) for site in policies},
+        policies={site: policy or "no reply" for site, policy in policies.items()},
+    )
