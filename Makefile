@@ -5,10 +5,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 OUT ?= demo-out
 
-.PHONY: demo test check docs bench demo-model clean
+.PHONY: demo deploy-demo test check docs bench demo-model clean
 
 demo: $(VENV)/.site-installed ## a whole signed round of four sites, from DICOM to report
 	$(BIN)/fedcac demo --out $(OUT)
+
+deploy-demo: $(VENV)/.dev-installed ## a round over Flower on this machine: SuperLink, four SuperNodes, TLS
+	$(BIN)/python tests/flower/deployment.py --out build/deploy-demo
 
 test: $(VENV)/.dev-installed ## every test
 	$(BIN)/pytest

@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from coordinator.engine import RoundEngine
+from coordinator.flower_courier.verbs import add_courier_verbs
 from coordinator.folder import CoordinatorFolder
+from coordinator.releases import seals_of
+from coordinator.report_options import add_format_options, formats_of
 from coordinator.reporting import write_round_report
 from coordinator.store import CoordinatorStore, EnrolledSite, RoundState
 from coordinator.views import LaunchPlan, RoundView
@@ -164,7 +167,9 @@ def _report(arguments: argparse.Namespace) -> Outcome:
                 code="round_not_pooled",
                 cure="Wait for it with `fedcac-coordinator round wait`.",
             )
-        write_round_report(view, arguments.out, engine.package_manifest(arguments.round_id))
+        seals = seals_of(store, folder.key(), arguments.round_id)
+        package = engine.package_manifest(arguments.round_id)
+        write_round_report(view, arguments.out, package, seals, formats_of(arguments))
     return Outcome(f"Report written to {arguments.out}/report.html", {"out": str(arguments.out)})
 
 
@@ -213,8 +218,10 @@ def build_parser() -> argparse.ArgumentParser:
     wait.add_argument("--interval", type=float, default=2.0, help="seconds between looks")
     add_format(wait, _wait)
 
+    add_courier_verbs(verbs)
     report = verbs.add_parser("report", help="write the output folder of a pooled round")
     report.add_argument("round_id")
     report.add_argument("--out", type=Path, required=True)
+    add_format_options(report)
     add_format(report, _report)
     return parser

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from coordinator.engine import RoundEngine
+from coordinator.flower_courier.courier import courier_of
 from coordinator.store import CoordinatorStore
 from fedcac.errors import UsageError
-from fedcac.exchange import MailboxCourier, Spool
 from fedcac.signing import PublicKey, SigningKey
-from fedcac.vocabulary import SiteName
 
 __all__ = ["CoordinatorFolder"]
 
@@ -56,8 +55,6 @@ class CoordinatorFolder:
         return CoordinatorStore(self.database_url)
 
     def engine(self, store: CoordinatorStore) -> RoundEngine:
-        """Return the engine over the enrolled sites' spool directories."""
-        spools = {
-            SiteName(site.name): Spool.at(Path(site.spool)) for site in store.sites().values()
-        }
-        return RoundEngine(store=store, courier=MailboxCourier(spools), key=self.key())
+        """Return the engine over the enrolled sites' spool directories, or Flower's journal."""
+        spools = {site.name: site.spool for site in store.sites().values()}
+        return RoundEngine(store=store, courier=courier_of(self.root, spools), key=self.key())

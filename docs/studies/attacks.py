@@ -8,28 +8,44 @@ recovered.
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import struct
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
+from unittest import mock
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from fedcac.aggregate import Evidence, Totals
+from fedcac.aggregate.vectors import aggregate_of
 from fedcac.canonical import digest_of
-from fedcac.disclosure import Gate, MemoryLedger, Release, load_policy, question_of
+from fedcac.cli.in_memory import InMemorySite, run_round
+from fedcac.disclosure import (
+    Contribution,
+    Gate,
+    MemoryLedger,
+    Question,
+    Release,
+    load_policy,
+    question_of,
+)
 from fedcac.disclosure.groups import group_of
 from fedcac.disclosure.history import numbers_released
 from fedcac.disclosure.rules import apply_rule
+from fedcac.errors import RoundError
 from fedcac.exams import Exams
 from fedcac.exchange.messages import Query
 from fedcac.protocol import (
+    AccuracySpec,
     AgreementSpec,
     Covariate,
     CoxSpec,
@@ -37,6 +53,7 @@ from fedcac.protocol import (
     Endpoint,
     FusionSpec,
     KaplanMeierSpec,
+    Pooling,
     Protocol,
     ReclassificationSpec,
     ScoreColumn,
@@ -44,6 +61,7 @@ from fedcac.protocol import (
 )
 from fedcac.protocol.catalogue import load_shipped
 from fedcac.protocol.schema import ClinicalCriterion
+from fedcac.signing import SigningKey
 from fedcac.statistics import estimator_for
 from fedcac.statistics.descriptive_variables import N_BINS
 from fedcac.statistics.descriptives import COUNTS_QUERY, MOMENTS_QUERY, CharacteristicMoments
@@ -53,6 +71,9 @@ from fedcac.statistics.newton import STEP
 from fedcac.statistics.refit import REFIT, table_query
 from fedcac.statistics.resampling import replicate_rows
 from fedcac.vocabulary import RefusalCode, Resampling
+from site_agent.masked_sums import MaskedSums
+from site_agent.store import SiteStore
+from site_agent.table_source import TableSource
 
 FIELDS = ("attack", "attacker_sees", "gate_off", "gate_on", "test")
 TABLE = Path(__file__).with_suffix(".csv")
@@ -121,7 +142,31 @@ class Site:
         group: tuple[str, int] = ("", 0),
     ) -> Answer:
         """Put any aggregate through the gate; `group` is whom it is about, of how many."""
-        question = question_of(
+        question = self._question(protocol, analysis, query, cohort, group)
+        answer = self.gate.release(question, aggregate)
+        if isinstance(answer, Release):
+            return answer.payload
+        self.refusals.append(answer.code)
+        return answer.code
+
+    def add(
+        self, protocol: Protocol, analysis: str, exams: Exams, query: Query
+    ) -> Contribution | None:
+        """Return what the site adds to a masked sum; the coordinator sees the sum alone."""
+        estimator = estimator_for(analysis, protocol)
+        group = group_of(estimator.cohort(exams).keys, exams.keys)
+        question = self._question(protocol, analysis, query, "cohort", (group, exams.n))
+        aggregate = estimator.summarise(exams, query)
+        answer = self.gate.contribute(question, aggregate, protocol.pooling.least_sites)
+        if isinstance(answer, Contribution):
+            return answer
+        self.refusals.append(answer.code)
+        return None
+
+    def _question(
+        self, protocol: Protocol, analysis: str, query: Query, cohort: str, group: tuple[str, int]
+    ) -> Question:
+        return question_of(
             protocol,
             analysis,
             query,
@@ -131,11 +176,6 @@ class Site:
             group=group[0],
             cohort_size=group[1],
         )
-        answer = self.gate.release(question, aggregate)
-        if isinstance(answer, Release):
-            return answer.payload
-        self.refusals.append(answer.code)
-        return answer.code
 
     @property
     def said(self) -> str:
@@ -213,6 +253,17 @@ SITE_1 = np.array(
 KAPPA = 0.8024
 
 
+def exams_like(matrix: NDArray[np.int64]) -> Exams:
+    """Return patients whose cross table, shape (5, 5), is this one."""
+    scores = np.array([0.0, 5, 50, 250, 800])
+    rows, columns = np.indices((5, 5))
+    return exams_of(
+        int(matrix.sum()),
+        reference_score=np.repeat(scores[rows.ravel()], matrix.ravel()),
+        index_score=np.repeat(scores[columns.ravel()], matrix.ravel()),
+    )
+
+
 def block(rows: range, columns: range) -> Vector:
     """Return the indicator, shape (25,), of a rectangle of cells."""
     mask = np.zeros((5, 5))
@@ -259,13 +310,7 @@ def count_ranges(sums: list[tuple[Vector, int]], groups: Vector) -> NDArray[np.i
 
 def published_table(profile: str) -> Finding:
     """Eng 2021, Table 3, Site 1: the 5x5 matrix from its 2x2 tables, margins and kappa."""
-    scores = np.array([0.0, 5, 50, 250, 800])
-    rows, columns = np.indices((5, 5))
-    exams = exams_of(
-        22,
-        reference_score=np.repeat(scores[rows.ravel()], SITE_1.ravel()),
-        index_score=np.repeat(scores[columns.ravel()], SITE_1.ravel()),
-    )
+    exams = exams_like(SITE_1)
     protocol = protocol_of(AgreementSpec(id="x", kind="agreement"))
     site = Site(profile)
     table = site.ask(protocol, "x", exams, next(estimator_for("x", protocol).pool(["site"])))
@@ -708,6 +753,150 @@ def low_bits(profile: str) -> Finding:
     return Finding(sum(arrives), 52, "bits of a number arrive")
 
 
+# --- 11. sums over sites --------------------------------------------------------------------
+
+TABLE_SPEC = AgreementSpec(id="x", kind="agreement")
+SAME_COUNTS = AccuracySpec(id="y", kind="accuracy")
+SUMS = Pooling(mode="masked", least_sites=3)
+
+
+@cache
+def four_tables(smallest: int) -> tuple[NDArray[np.int64], ...]:
+    """Return three tables of hundreds of patients without smaller cells, and the one of 22."""
+    return (*np.random.default_rng(3).integers(smallest, 24, (3, 5, 5)), SITE_1)
+
+
+def sum_less_answers(profile: str) -> Finding:
+    """A masked sum of four tables, and afterwards what the other three sites tell of their own.
+
+    The same question is not answered both ways under any policy. The same counts are asked for
+    under another name as well; the three sites have small cells.
+    """
+    sites, tables = [Site(profile) for _ in range(4)], four_tables(0)
+    protocol = protocol_of(TABLE_SPEC, SAME_COUNTS, pooling=SUMS)
+    parts = _added(sites, tables, protocol)
+    told = [_told(sites, tables, protocol, analysis) for analysis in ("x", "y")]
+    return _rest(parts, max(told, key=len), sites)
+
+
+def sum_less_whole_tables(profile: str) -> Finding:
+    """First three sites' counts without a small cell under another name, then the sum of four."""
+    sites, tables = [Site(profile) for _ in range(4)], four_tables(8)
+    protocol = protocol_of(TABLE_SPEC, SAME_COUNTS, pooling=SUMS)
+    told = _told(sites, tables, protocol, "y")
+    return _rest(_added(sites, tables, protocol), told, sites)
+
+
+def _added(sites: Sequence[Site], tables: Sequence[Any], protocol: Protocol) -> list[Contribution]:
+    query = next(estimator_for("x", protocol).pool(["site"]))
+    pairs = zip(sites, tables, strict=True)
+    parts = [site.add(protocol, "x", exams_like(matrix), query) for site, matrix in pairs]
+    return [part for part in parts if part is not None]
+
+
+def _told(
+    sites: Sequence[Site], tables: Sequence[Any], protocol: Protocol, analysis: str
+) -> list[Vector]:
+    """Return the tables that all sites but the small one give by themselves."""
+    query = next(estimator_for(analysis, protocol).pool(["site"]))
+    pairs = zip(sites[:3], tables[:3], strict=True)
+    told = [site.ask(protocol, analysis, exams_like(matrix), query) for site, matrix in pairs]
+    return [np.array(one["matrix"], dtype=float) for one in told if isinstance(one, dict)]
+
+
+def _rest(parts: list[Contribution], told: list[Vector], sites: Sequence[Site]) -> Finding:
+    """Subtract what three sites told from the sum of four: all that the coordinator has."""
+    said = ", ".join(sorted({site.said for site in sites} - {""}))
+    if len(parts) < 4 or len(told) < 3:
+        return Finding(0, 25, "cells of the small site", said)
+    total = np.array(_sum_of(parts).matrix, dtype=float)
+    found = int(np.sum(total - np.sum(told, axis=0) == SITE_1))
+    return Finding(found, 25, "cells of the small site")
+
+
+def _sum_of(parts: Sequence[Contribution]) -> Any:
+    vector = np.sum([part.vector for part in parts], axis=0)
+    return aggregate_of(parts[0].layout, vector.tolist())
+
+
+def sum_less_models(profile: str) -> Finding:
+    """Three sites' own Cox models of age, and the sum of four over models of age and of sex.
+
+    The fourth site has 6 events, and under `research` too few to answer by itself.
+    """
+    models = CoxSpec(
+        id="x", kind="cox", endpoint="mace", covariates=("age", "sex"), univariable=True
+    )
+    protocol = protocol_of(models, AGE_ONLY, pooling=SUMS)
+    sites = [Site(profile) for _ in range(4)]
+    exams = [exams_of(120, seed) for seed in range(1, 5)]
+    exams[3] = exams[3].with_column("event", (np.arange(120) < 6).astype(float))
+    asked = next(estimator_for("cox", protocol).pool(["site"]))
+    own = [site.ask(protocol, "cox", one, asked) for site, one in zip(sites, exams, strict=True)]
+    query = next(estimator_for("x", protocol).pool(["site"]))
+    added = [site.add(protocol, "x", one, query) for site, one in zip(sites, exams, strict=True)]
+    parts = [one for one in added if one is not None]
+    told = [one["gradient"][0] for one in own[:3] if isinstance(one, dict)]
+    true = estimator_for("cox", protocol).summarise(exams[3], asked)
+    said = ", ".join(sorted({site.said for site in sites} - {""}))
+    what = "gradients of the small site"
+    if len(parts) < 4 or len(told) < 3:
+        return Finding(0, 1, what, said)
+    left = _sum_of(parts).gradient[0] - sum(told)
+    return Finding(count_found([left], true.gradient[:1]), 1, what)
+
+
+def sum_over_fewer(profile: str) -> Finding:
+    """Two masked rounds, the second without the small site: their difference is its table.
+
+    The gate's policy is `research` both times: that both sums are over the same sites is not its
+    rule but the site's own check of a plan, which is switched off for "gate off".
+    """
+    check = MaskedSums._check_sites
+    is_off = profile == "open"
+    protocol = protocol_of(TABLE_SPEC, pooling=SUMS)
+    with (
+        tempfile.TemporaryDirectory() as name,
+        mock.patch.object(MaskedSums, "_check_sites", _answer_any if is_off else check),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        sites = [_site_over(Path(name), number) for number in range(4)]
+        lead, sums = SigningKey.generate(), []
+        for members in (sites, sites[:3]):
+            try:
+                view = run_round(protocol, members, load_policy("research"), lead)
+            except RoundError as error:
+                code = error.code.removeprefix("round.")
+                return Finding(0, 25, "cells of the small site", f"`{code}`")
+            table: Any = view.sums[0]["x"].answer
+            sums.append(np.array(table.matrix))
+        for site in sites:
+            site.store.close()
+    found = int(np.sum(sums[0] - sums[1] == SITE_1))
+    return Finding(found, 25, "cells of the small site")
+
+
+def _answer_any(*_: Any) -> None:
+    """Answer a plan over any sites."""
+
+
+def _site_over(folder: Path, number: int) -> InMemorySite:
+    """Return a site that remembers its rounds, over the table of one of the four."""
+    exams, path = exams_like(four_tables(8)[number]), folder / f"site{number + 1}.csv"
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(("patient_id", "reference_score", "index_score"))
+        scores = (exams.column("reference_score"), exams.column("index_score"))
+        writer.writerows(zip(exams.keys, *scores, strict=True))
+    return InMemorySite(
+        name=path.stem,
+        source=TableSource(path),
+        store=SiteStore(":memory:"),
+        ledger_path=folder / path.stem / "ledger.jsonl",
+        secret=b"site",
+    )
+
+
 @cache
 def attacks() -> tuple[Attack, ...]:
     """Return every attack in the order of the table."""
@@ -827,6 +1016,30 @@ def attacks() -> tuple[Attack, ...]:
             "the digits of a released mean",
             low_bits,
             f"{leaks}::test_digits_beyond_the_twelfth_do_not_leave",
+        ),
+        Attack(
+            "sum less open answers",
+            "a masked sum of four sites' tables, and what three of the sites tell by themselves",
+            sum_less_answers,
+            "test_sums_over_sites.py::test_the_sum_less_the_open_answers_of_the_others",
+        ),
+        Attack(
+            "sum less whole tables",
+            "the same, where three sites without a small cell told their counts for accuracy",
+            sum_less_whole_tables,
+            "test_sums_over_sites.py::test_nothing_but_means_stands_beside_a_sum_about_the_same_patients",
+        ),
+        Attack(
+            "sum less open models",
+            "a masked sum of four sites' Cox gradients, and three sites' own of one of the models",
+            sum_less_models,
+            "test_sums_over_sites.py::test_nothing_but_means_stands_beside_a_sum_about_the_same_patients",
+        ),
+        Attack(
+            "sum over fewer sites",
+            "two masked sums of one question, over four sites and over three of them",
+            sum_over_fewer,
+            "federation/test_masked_rounds.py::test_a_second_round_over_other_sites_is_not_answered",
         ),
     )
 

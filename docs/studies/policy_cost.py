@@ -1,7 +1,8 @@
 """`python docs/studies/policy_cost.py`: what a disclosure policy costs in power and bias.
 
-Runs whole rounds over generated sites under `open`, `research` and `cms`, and compares every
-pooled row that `open` gives with the same row under the policy.
+Runs whole rounds over generated sites under `open`, `research` and `cms`, under the two latter with
+every site's own answers and with masked sums over sites, and compares every pooled row that `open`
+gives with the same row under the policy.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 import contextlib
 import csv
 import io
+import itertools
 import os
 import re
 import sys
@@ -19,6 +21,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 # One process on one core: results and times do not depend on how many threads a machine offers.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -29,17 +32,19 @@ from fedcac.cli.in_memory import InMemorySite, run_round
 from fedcac.disclosure import load_policy
 from fedcac.phantom import eng_tables, miller_tables, write_tables
 from fedcac.phantom.clinical import SiteTables
-from fedcac.protocol import Protocol
+from fedcac.protocol import CoxSpec, Pooling, Protocol
 from fedcac.protocol.catalogue import load_shipped
 from fedcac.report.figures.canvas import BLUE, GREY, VERMILLION, canvas, to_svg
 from fedcac.signing import SigningKey
 from fedcac.statistics import Estimate
-from fedcac.vocabulary import Measure
+from fedcac.vocabulary import Measure, RefusalCode, RowStatus
 from site_agent.store import SiteStore
 from site_agent.table_source import TableSource
 
 POLICIES = ("research", "cms")
-SEEDS = 10
+POOLINGS = ("own", "masked")
+"""Every site's own answers, or masked sums over sites."""
+SEEDS = 5
 PRIMARY = "cox_adjusted_model"
 FEW = ("age", "sex")
 
@@ -78,9 +83,27 @@ def _first_half(protocol: Protocol) -> Protocol:
     )
 
 
+MODELS = ("cox", "reclassification")
+
+
+def masked(protocol: Protocol, apart: Sequence[str] = ()) -> Protocol:
+    """Ask for masked sums, except for models that are wanted of every site and kinds set apart."""
+    per_site = tuple(
+        spec.id
+        for spec in protocol.analyses
+        if spec.kind in apart or (isinstance(spec, CoxSpec) and spec.by_site)
+    )
+    pooling = Pooling(mode="masked", least_sites=3, per_site=per_site)
+    return Protocol.model_validate(protocol.model_dump() | {"pooling": pooling})
+
+
 @dataclass(frozen=True)
 class Design:
-    """One cohort and one protocol; `reference` names the design whose open rows it is held to."""
+    """One cohort and one protocol; `reference` names the design whose open rows it is held to.
+
+    `seeds` is how many of the study's seeds it has at most, `apart` the kinds of analyses that
+    sites answer by themselves in a masked round.
+    """
 
     name: str
     title: str
@@ -88,6 +111,8 @@ class Design:
     tables: Callable[[int], SiteTables]
     change: Callable[[Protocol], Protocol] = _shipped
     reference: str = ""
+    seeds: int = SEEDS
+    apart: tuple[str, ...] = ()
 
     def plan(self) -> Protocol:
         """Return the protocol of this design."""
@@ -114,18 +139,20 @@ MILLER = "miller2023-ctac"
 DESIGNS = (
     Design("eng", "Eng: 22, 75, 71, 135 patients", "eng2021-nongated", eng_tables),
     Design("miller", "Miller: 908, 682, 454, 227 patients", MILLER, _miller),
-    Design("miller_large", "Miller: 4 x 2,271 patients", MILLER, _miller_large),
+    Design("miller_large", "Miller: 4 x 2,271 patients", MILLER, _miller_large, seeds=2),
     Design(
         "primary_first", "the primary Cox model first", MILLER, _miller, _primary_first, "miller"
     ),
     Design("primary_alone", "the primary Cox model alone", MILLER, _miller, _primary_alone),
     Design("primary_small", "alone, with age and sex only", MILLER, _miller, _primary_small),
     Design("no_gaps", "without missing covariates", MILLER, _miller_complete, _first_half),
+    Design("models_apart", "masked tables, models by each site", MILLER, _miller, apart=MODELS),
 )
 
 COLUMNS = (
     "design",
     "policy",
+    "pooling",
     "analysis",
     "seeds",
     "rows",
@@ -151,11 +178,15 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Round:
-    """Pooled rows of one round, and each analysis' first refusal by each site that refused."""
+    """Pooled rows of one round, and each analysis' first refusal by each site that refused.
+
+    `no_sum` has the code of a masked analysis for which the sites that answered did not do.
+    """
 
     rows: Rows
     refusals: Mapping[str, Mapping[str, str]]
     sites: tuple[str, ...]
+    no_sum: Mapping[str, str] = field(default_factory=dict)
 
 
 def run(protocol: Protocol, tables: SiteTables, policy: str) -> Round:
@@ -177,7 +208,12 @@ def run(protocol: Protocol, tables: SiteTables, policy: str) -> Round:
         # Sites tell of table columns that a protocol does not ask for; that is expected here.
         with contextlib.redirect_stderr(io.StringIO()):
             view = run_round(protocol, sites, load_policy(policy), SigningKey.generate())
-    return Round(pooled(view.estimates), first_refusals(view, protocol), tuple(tables))
+    return Round(
+        pooled(view.estimates),
+        first_refusals(view, protocol),
+        tuple(tables),
+        sums_not_made(view, protocol),
+    )
 
 
 def pooled(estimates: Iterable[Estimate]) -> Rows:
@@ -215,6 +251,22 @@ def first_refusals(view: RoundView, protocol: Protocol) -> dict[str, dict[str, s
     return dict(found)
 
 
+def sums_not_made(view: RoundView, protocol: Protocol) -> dict[str, str]:
+    """Return analysis -> why the coordinator made no sum of the answers that it had."""
+    found = {
+        analysis: one.answer.value
+        for told in view.sums
+        for analysis, one in told.items()
+        if isinstance(one.answer, RefusalCode)
+    }
+    for spec in protocol.analyses:
+        if spec.kind == "reclassification":
+            for model in (spec.full, spec.base):
+                if model in found:
+                    found.setdefault(spec.id, found[model])
+    return found
+
+
 # --- comparison -----------------------------------------------------------------------------
 
 
@@ -243,7 +295,7 @@ class Tally:
             self.n_se += has_se(row)
             got = found.rows.get(key)
             if got is None or got.estimate is None:
-                self._miss(got, refused, found.sites)
+                self._miss(got, refused, found.sites, found.no_sum.get(analysis, ""))
                 continue
             n_available += 1
             if row.n and got.n:
@@ -260,16 +312,25 @@ class Tally:
             for key, row in found.rows.items()
         )
 
-    def _miss(self, got: Estimate | None, refused: Mapping[str, str], sites: Sequence[str]) -> None:
+    def _miss(
+        self,
+        got: Estimate | None,
+        refused: Mapping[str, str],
+        sites: Sequence[str],
+        no_sum: str,
+    ) -> None:
         if len(refused) == len(sites):
             for code in refused.values():
                 self.reasons[code] += 1
+            return
+        # Some site answered, but not with what this row needs.
+        if got is not None and got.status is not RowStatus.SUPPRESSED:
+            reason = got.status.value
+        elif no_sum:
+            reason = no_sum
         else:
-            # Some site answered, but not with what this row needs.
             reason = "coarser" if got is None else "withheld_cells"
-            if got is not None and got.status.value == "not_estimable":
-                reason = "not_estimable"
-            self.reasons[reason] += len(sites)
+        self.reasons[reason] += len(sites)
 
     def columns(self) -> dict[str, str]:
         """Return this tally as text, rounded so that every machine writes the same file."""
@@ -326,26 +387,46 @@ def _mean(values: Sequence[float]) -> str:
     return _number(sum(values) / len(values)) if values else ""
 
 
-def study(designs: Sequence[Design], seeds: Sequence[int]) -> list[dict[str, str]]:
-    """Run every design under every policy with every seed; return the rows of the csv."""
-    tallies: dict[tuple[str, str, str], Tally] = {}
+def study(
+    designs: Sequence[Design],
+    seeds: Sequence[int],
+    save: Callable[[Sequence[Mapping[str, str]]], None] = lambda _: None,
+) -> list[dict[str, str]]:
+    """Run every design under every policy with every seed; return the rows of the csv.
+
+    `save` gets the rows so far after every seed.
+    """
+    tallies: dict[tuple[str, str, str, str], Tally] = {}
     start = clock.process_time()
     for seed in seeds:
         whole: dict[str, Round] = {}
         for design in designs:
+            if seed > design.seeds:
+                continue
             protocol, tables = design.plan(), design.tables(seed)
             if not design.reference:
                 whole[design.name] = run(protocol, tables, "open")
             reference = whole[design.reference or design.name]
-            for policy in POLICIES:
-                found = run(protocol, tables, policy)
+            for policy, pooling in itertools.product(POLICIES, POOLINGS):
+                plan = masked(protocol, design.apart) if pooling == "masked" else protocol
+                found = run(plan, tables, policy)
                 for spec in protocol.analyses:
-                    tally = tallies.setdefault((design.name, policy, spec.id), Tally())
-                    tally.add(spec.id, reference, found)
+                    name = (design.name, policy, pooling, spec.id)
+                    tallies.setdefault(name, Tally()).add(spec.id, reference, found)
             say(f"seed {seed}, {design.name}: {clock.process_time() - start:.0f} s of CPU in all")
+        save(_rows_of(tallies, designs))
+    return _rows_of(tallies, designs)
+
+
+def _rows_of(
+    tallies: Mapping[tuple[str, str, str, str], Tally], designs: Sequence[Design]
+) -> list[dict[str, str]]:
     order = {design.name: number for number, design in enumerate(designs)}
-    names = sorted(tallies, key=lambda name: (order[name[0]], POLICIES.index(name[1])))
-    return [dict(zip(COLUMNS[:3], name, strict=True)) | tallies[name].columns() for name in names]
+    names = sorted(
+        tallies,
+        key=lambda name: (order[name[0]], POLICIES.index(name[1]), POOLINGS.index(name[2])),
+    )
+    return [dict(zip(COLUMNS[:4], name, strict=True)) | tallies[name].columns() for name in names]
 
 
 # --- csv, page, figure ----------------------------------------------------------------------
@@ -365,9 +446,15 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def table(rows: Sequence[Mapping[str, str]], design: str, only: str = "") -> str:
+def table(
+    rows: Sequence[Mapping[str, str]], design: str, pooling: str = POOLINGS[0], only: str = ""
+) -> str:
     """Return the markdown table of one design, `research` and `cms` side by side."""
-    own = {(row["analysis"], row["policy"]): row for row in rows if row["design"] == design}
+    own = {
+        (row["analysis"], row["policy"]): row
+        for row in rows
+        if (row["design"], row["pooling"]) == (design, pooling)
+    }
     lines = [
         "| analysis | rows | research: there, % | efficiency | bias, SE | missing because | "
         "cms: there, % | efficiency | bias, SE | missing because |",
@@ -406,76 +493,134 @@ def _cells(row: Mapping[str, str]) -> list[str]:
     return [share, gain, off, why or "-"]
 
 
+def summary(rows: Sequence[Mapping[str, str]]) -> str:
+    """Return the markdown table of all designs: a whole protocol in one line."""
+    lines = [
+        "| cohort or variant | policy | answers | rows there, % | information kept | "
+        "largest bias, SE | analyses whole / in part / missing |",
+        "|---|---|---|---:|---:|---:|---:|",
+    ]
+    titles = {design.name: design.title for design in DESIGNS}
+    for design, policy, pooling in itertools.product(DESIGNS, POLICIES, POOLINGS):
+        name = (design.name, policy, pooling)
+        own = [row for row in rows if (row["design"], row["policy"], row["pooling"]) == name]
+        if not own or (design.apart and pooling != "masked"):
+            # What is set apart in masked rounds changes nothing in the others.
+            continue
+        shares = [float(row["available"]) for row in own]
+        whole, missing = shares.count(1.0), shares.count(0.0)
+        cells = [
+            titles.pop(design.name, ""),
+            policy,
+            {"own": "sites' own", "masked": "**masked sums**"}[pooling],
+            f"{100 * _over(own, 'available', 'rows'):.0f}",
+            f"{_over(own, 'information', 'se_rows'):.2f}",
+            f"{max((float(row['bias_max']) for row in own if row['bias_max']), default=0):.2f}",
+            f"{whole} / {len(own) - whole - missing} / {missing}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _over(rows: Sequence[Mapping[str, str]], name: str, weight: str) -> float:
+    """Return the mean of a column over rows, each as heavy as another column says."""
+    pairs = [(float(row[name]), float(row[weight])) for row in rows if row[name]]
+    return sum(value * w for value, w in pairs) / sum(w for _, w in pairs)
+
+
 def update_page(rows: Sequence[Mapping[str, str]], path: Path) -> None:
     """Put the tables between the page's markers."""
     path.write_text(filled(path.read_text(encoding="utf-8"), rows), encoding="utf-8")
 
 
 def filled(text: str, rows: Sequence[Mapping[str, str]]) -> str:
-    """Return the page with every marked table made from the results."""
+    """Return the page with every marked table made from the results.
+
+    A marker names a design, after `@` the answers if they are masked, after `:` one analysis.
+    """
 
     def made(match: re.Match[str]) -> str:
-        design, _, only = match.group(1).partition(":")
-        return f"<!-- table {match.group(1)} -->\n{table(rows, design, only)}\n<!-- end -->"
+        design, pooling, only = match.group(2, 3, 4)
+        body = table(rows, design, pooling or POOLINGS[0], only or "") if design else summary(rows)
+        return f"{match.group(1)}\n{body}\n<!-- end -->"
 
-    return re.sub(r"<!-- table ([\w:]+) -->\n.*?<!-- end -->", made, text, flags=re.DOTALL)
+    marker = r"(<!-- (?:summary|table (\w+)(?:@(\w+))?(?::(\w+))?) -->)\n.*?<!-- end -->"
+    return re.sub(marker, made, text, flags=re.DOTALL)
+
+
+COLOURS = {"research": BLUE, "cms": VERMILLION}
+SHOWN = (("available", "rows there"), ("information", "information kept"))
 
 
 def draw_figure(rows: Sequence[Mapping[str, str]], path: Path) -> None:
-    """Draw the share of rows there, and the information kept, by analysis, design and policy."""
+    """Draw the shares of rows there and of information kept, from own answers to masked sums."""
     shown = [design for design in DESIGNS[:3] if any(r["design"] == design.name for r in rows)]
-    names = {
-        design.name: list(dict.fromkeys(r["analysis"] for r in rows if r["design"] == design.name))
-        for design in shown
-    }
-    alt = "Share of pooled rows that a policy leaves, by analysis, cohort and policy"
-    with canvas(1080, 620) as figure:
+    alt = (
+        "Share of pooled rows and of information that a policy leaves, with every site's own "
+        "answers and with masked sums, by analysis, cohort and policy"
+    )
+    with canvas(1080, 760) as figure:
         grid = figure.add_gridspec(
-            2, 2, height_ratios=(3, 28), left=0.17, right=0.985, top=0.94, bottom=0.09, hspace=0.22
-        )
-        places = {"eng": grid[0, 0], "miller": grid[1, 0], "miller_large": grid[1, 1]}
+            2, 4, height_ratios=(3, 27), left=0.165, right=0.985, top=0.94, bottom=0.045,
+            hspace=0.2, wspace=0.14,
+        )  # fmt: skip
+        places = {"eng": (0, 0), "miller": (1, 0), "miller_large": (1, 2)}
         for design in shown:
-            axis = figure.add_subplot(places[design.name])
-            for policy, colour, shift in zip(
-                POLICIES, (BLUE, VERMILLION), (-0.17, 0.17), strict=True
-            ):
-                own = {
-                    r["analysis"]: r
-                    for r in rows
-                    if r["design"] == design.name and r["policy"] == policy
-                }
-                at = [number + shift for number in range(len(own))]
-                there = [100 * float(r["available"]) for r in own.values()]
-                axis.hlines(at, 0, there, color=colour, linewidth=1.2)
-                axis.plot(there, at, "o", color=colour, markersize=5, label=f"{policy}: rows there")
-                kept = [
-                    (100 * float(r["information"]), y)
-                    for r, y in zip(own.values(), at, strict=True)
-                    if r["information"]
-                ]
-                axis.plot(
-                    [x for x, _ in kept],
-                    [y for _, y in kept],
-                    "D",
-                    markerfacecolor="white",
-                    color=colour,
-                    markersize=4,
-                    label=f"{policy}: information kept",
-                )
-            axis.set_yticks(range(len(names[design.name])), names[design.name], fontsize=9)
-            if design.name == "miller_large":
-                axis.tick_params(axis="y", labelleft=False)
-            axis.set_ylim(len(names[design.name]) - 0.5, -0.5)
-            axis.set_xlim(-2, 106)
-            axis.grid(axis="x", color=GREY, alpha=0.25, linewidth=0.6)
-            axis.set_title(design.title, fontsize=10, loc="left")
-            if design.name != "eng":
-                axis.set_xlabel("% of what the policy open gives")
-        handles, labels = figure.axes[0].get_legend_handles_labels()
-        figure.legend(
-            handles, labels, loc="upper right", bbox_to_anchor=(0.985, 0.95), ncols=2, frameon=False
-        )
+            own = [row for row in rows if row["design"] == design.name]
+            row, column = places[design.name]
+            for shift, (name, title) in enumerate(SHOWN):
+                axis = figure.add_subplot(grid[row, column + shift])
+                _draw_panel(axis, own, name)
+                axis.tick_params(axis="y", length=0, labelleft=column + shift == 0)
+                if shift == 0:
+                    axis.set_title(design.title, fontsize=10, fontweight="bold", loc="left", pad=20)
+                axis.text(0.035, 1.0, f"{title}, %", fontsize=9, color=GREY, va="bottom",
+                          transform=axis.transAxes)  # fmt: skip
+        _draw_legend(figure)
         path.write_text(to_svg(figure, "policy_cost", alt), encoding="utf-8")
+
+
+def _draw_panel(axis: Any, rows: Sequence[Mapping[str, str]], column: str) -> None:
+    """Draw one number per analysis: hollow by every site's own answers, filled by masked sums."""
+    names = list(dict.fromkeys(row["analysis"] for row in rows))
+    numbers = {(r["analysis"], r["policy"], r["pooling"]): r[column] for r in rows}
+    for policy, shift in zip(POLICIES, (-0.19, 0.19), strict=True):
+        for place, analysis in enumerate(names):
+            texts = [numbers[analysis, policy, pooling] for pooling in POOLINGS]
+            if not all(texts):
+                continue
+            alone, together = (100 * float(text) for text in texts)
+            at, colour = place + shift, COLOURS[policy]
+            style: dict[str, Any] = {"linewidth": 2.2, "alpha": 0.45}
+            if together < alone:
+                style = {"linewidth": 1.4, "linestyle": (0, (1, 1.5))}
+            axis.plot([alone, together], [at, at], color=colour, **style)
+            axis.plot([together], [at], "o", color=colour, markersize=5.5, clip_on=False)
+            axis.plot([alone], [at], "o", color=colour, markerfacecolor="white", markersize=4.5,
+                      markeredgewidth=1.1, clip_on=False)  # fmt: skip
+    axis.set_yticks(range(len(names)), names, fontsize=9)
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    axis.set_xlim(-4, 104)
+    axis.set_xticks((0, 50, 100))
+    axis.grid(axis="both", color=GREY, alpha=0.2, linewidth=0.6)
+    axis.set_axisbelow(True)
+
+
+def _draw_legend(figure: Any) -> None:
+    axis = figure.add_axes((0.6, 0.855, 0.385, 0.11))
+    axis.set_axis_off()
+    axis.set_xlim(0, 38.5)
+    axis.set_ylim(0, 11)
+    for policy, y in zip(POLICIES, (7.5, 4.0), strict=True):
+        colour = COLOURS[policy]
+        axis.plot([8.4, 19], [y, y], color=colour, linewidth=2.2, alpha=0.45)
+        axis.plot([19], [y], "o", color=colour, markersize=5.5)
+        axis.plot([8.4], [y], "o", color=colour, markerfacecolor="white", markersize=4.5)
+        axis.text(0, y, policy, va="center", fontsize=10, color=colour, fontweight="bold")
+    axis.text(8.4, 9.8, "sites' own answers", ha="center", fontsize=9)
+    axis.text(19, 9.8, "masked sums", ha="center", fontsize=9, fontweight="bold")
+    notes = "Dotted: sums give less. A ring: both alike. 100 %: as under the policy open."
+    axis.text(0, 0.4, notes, fontsize=9, color=GREY)
 
 
 def say(text: str) -> None:
@@ -503,9 +648,8 @@ def main() -> None:
         for design in chosen:
             if design.reference and design.reference not in chosen_names:
                 parser.error(f"{design.name} needs --design {design.reference} as well")
-        rows = study(chosen, range(1, arguments.seeds + 1))
         arguments.out.mkdir(parents=True, exist_ok=True)
-        write_csv(rows, results)
+        study(chosen, range(1, arguments.seeds + 1), lambda rows: write_csv(rows, results))
     rows = read_csv(results)
     draw_figure(rows, arguments.out / "policy_cost.svg")
     page = arguments.out / "policy_cost.md"

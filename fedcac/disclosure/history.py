@@ -11,9 +11,9 @@ from fedcac.aggregate import (
     BinnedCounts,
     CrossTable,
     FlowCounts,
-    LikelihoodTerms,
+    Moments,
+    PairedMoments,
     SurvivalTable,
-    Totals,
 )
 from fedcac.aggregate.base import registered
 from fedcac.disclosure.differences import (
@@ -87,22 +87,19 @@ def is_near_duplicate(
 def is_told_otherwise(
     question: Question, released: Payload, past: Sequence[LedgerEntry], *, is_masked: bool
 ) -> bool:
-    """Say whether the same scores were told by themselves, and otherwise than in a sum.
+    """Say whether the same patients were told of by themselves, and otherwise than in a sum.
 
-    What a site withholds from an answer of its own would follow from the sum, less the answers of
-    the other sites. Where it withholds nothing, the sum tells nothing more.
+    Whoever knows what most sites told by themselves, and a sum over them and another, knows that
+    one: its cells from their tables, its events from their models, its gradient from their own. It
+    is no matter that this site withheld nothing; another might have. Means and sums of squares
+    follow from nothing but themselves, and may stand beside the rest.
     """
     shape = rule_shape(registered()[released["kind"]])
-    is_sum = shape in (LikelihoodTerms, Totals)
+    is_moments = shape in (Moments, PairedMoments)
     return any(
         bool(entry.least_sites) != is_masked
-        # Of two models only their own answers can be subtracted from one another.
-        and (not is_sum or entry.analysis_digest == question.analysis_digest)
-        and (entry.cohort_digest, entry.scores_digest, entry.categories_digest)
-        == (question.cohort_digest, question.scores_digest, question.categories_digest)
-        and shape is not None
-        and shape_is(entry.payload, shape)
-        and {**(entry.payload or {}), "kind": ""} != {**released, "kind": ""}
+        and entry.cohort_digest == question.cohort_digest
+        and is_moments == any(shape_is(entry.payload, kind) for kind in (Moments, PairedMoments))
         for entry in past
     )
 

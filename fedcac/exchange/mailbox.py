@@ -85,6 +85,8 @@ class DirectoryMailbox(Mailbox):
         try:
             with os.fdopen(descriptor, "wb") as stream:
                 stream.write(payload)
+                # Agent and courier are different users of one group.
+                os.fchmod(stream.fileno(), 0o640)
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(temporary, self._root / name)

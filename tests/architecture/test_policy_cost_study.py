@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import re
 import sys
 from pathlib import Path
@@ -13,11 +14,12 @@ import pytest
 
 from fedcac.protocol.catalogue import load_shipped
 from fedcac.statistics import Estimate
-from fedcac.vocabulary import Measure, RefusalCode
+from fedcac.vocabulary import Measure, RefusalCode, RowStatus
 
 STUDIES = Path(__file__).parents[2] / "docs" / "studies"
 CODES = {code.value for code in RefusalCode}
-REASONS = CODES | {"coarser", "withheld_cells", "not_estimable"}
+STATUSES = {status.value for status in RowStatus} - {"ok", "suppressed"}
+REASONS = CODES | STATUSES | {"coarser", "withheld_cells"}
 SHARES = ("available", "available_least", "available_greatest", "patients", "se_kept")
 
 
@@ -43,9 +45,16 @@ def eng() -> list[dict[str, str]]:
     return found
 
 
-def one(analysis: str, policy: str, rows: list[dict[str, str]]) -> dict[str, str]:
-    (found,) = [r for r in rows if (r["analysis"], r["policy"]) == (analysis, policy)]
+def one(
+    analysis: str, policy: str, rows: list[dict[str, str]], pooling: str = "own"
+) -> dict[str, str]:
+    name = (analysis, policy, pooling)
+    (found,) = [r for r in rows if (r["analysis"], r["policy"], r["pooling"]) == name]
     return found
+
+
+def of_design(name: str) -> list[dict[str, str]]:
+    return [row for row in RESULTS if row["design"] == name]
 
 
 def test_sites_have_the_sizes_of_the_titles() -> None:
@@ -67,16 +76,38 @@ def test_small_sites_keep_bland_altman_and_lose_their_tables(eng: list[dict[str,
     assert 0 < accuracy[1] < accuracy[0] < 1
 
 
+def test_masked_sums_give_small_sites_every_row_of_open(eng: list[dict[str, str]]) -> None:
+    for policy in study.POLICIES:
+        for analysis in ("agreement", "accuracy", "bland_altman"):
+            row = one(analysis, policy, eng, "masked")
+            assert (row["available"], row["efficiency"]) == ("1.000", "1.000")
+            # The vectors are rounded to 2^-64: no estimate moves.
+            assert (row["bias_max"], row["refusals"], row["merged_rows"]) == ("0.000", "", "0.0")
+
+
+def test_masked_protocols_answer_for_each_site_only_what_is_wanted_of_each() -> None:
+    for design in study.DESIGNS:
+        protocol = study.masked(design.plan(), design.apart)
+        assert (protocol.pooling.mode, protocol.pooling.least_sites) == ("masked", 3)
+        apart = {s.id for s in protocol.analyses if s.id == "cox_by_site" or s.kind in design.apart}
+        assert set(protocol.pooling.per_site) == apart
+    # The last variant leaves tables and curves in the sums, and every model out of them.
+    summed = {s.kind for s in protocol.analyses if protocol.is_masked(s.id)}
+    assert {"agreement", "accuracy", "kaplan_meier"} <= summed
+    assert not summed & {"cox", "reclassification"}
+
+
 def test_one_seed_agrees_with_the_shipped_results(eng: list[dict[str, str]]) -> None:
     # The Eng tables are published counts: whether a row is there does not depend on the seed.
     for row in eng:
         assert tuple(row) == study.COLUMNS
-        shipped = [r for r in RESULTS if all(r[c] == row[c] for c in study.COLUMNS[:3])]
+        shipped = [r for r in RESULTS if all(r[c] == row[c] for c in study.COLUMNS[:4])]
         assert [r["available"] for r in shipped] == [row["available"]]
 
 
 def estimate(value: float | None, se: float | None = None, **changes: Any) -> Estimate:
     row: dict[str, Any] = {"analysis": "a", "scope": "pooled", "measure": Measure.BIAS, "n": 100}
+    row["status"] = RowStatus.SUPPRESSED if value is None else RowStatus.OK
     return Estimate(**row | changes, estimate=value, se=se)
 
 
@@ -123,6 +154,25 @@ def test_rows_are_missing_for_refusals_only_if_every_site_refused() -> None:
     assert (columns["available"], columns["available_least"]) == ("0.500", "0.000")
 
 
+def test_a_sum_that_was_not_made_is_the_reason_where_some_site_answered() -> None:
+    whole, refusals = round_of(estimate(1.0, 0.5)), {"a": {"s1": "budget_spent"}}
+    for given, reason in (
+        ([estimate(None)], "too_few_sites=1.00"),
+        ([], "too_few_sites=1.00"),
+        ([estimate(None, status=RowStatus.ERROR)], "error=1.00"),
+    ):
+        tally = study.Tally()
+        found = study.Round(study.pooled(given), refusals, ("s1", "s2"), {"a": "too_few_sites"})
+        tally.add("a", whole, found)
+        assert tally.columns()["missing_because"] == reason
+        assert tally.columns()["refusals"] == "s1:budget_spent=1"
+    # Where all sites refused, their codes say more.
+    tally = study.Tally()
+    both = {"a": {"s1": "budget_spent", "s2": "budget_spent"}}
+    tally.add("a", whole, study.Round({}, both, ("s1", "s2"), {"a": "too_few_sites"}))
+    assert tally.columns()["missing_because"] == "budget_spent=1.00"
+
+
 def test_leave_one_out_rows_error_bounds_and_site_rows_are_not_counted() -> None:
     rows = study.pooled(
         [
@@ -146,23 +196,23 @@ def test_changed_protocols_keep_the_primary_model() -> None:
     assert [spec.covariates for spec in plans["primary_small"]] == [study.FEW]
 
 
-def test_csv_holds_every_design_policy_and_analysis() -> None:
+def test_csv_holds_every_design_policy_pooling_and_analysis() -> None:
     expected = {
-        (design.name, policy, spec.id)
+        (design.name, policy, pooling, spec.id)
         for design in study.DESIGNS
         for policy in study.POLICIES
+        for pooling in study.POOLINGS
         for spec in design.plan().analyses
     }
-    names = [(row["design"], row["policy"], row["analysis"]) for row in RESULTS]
+    names = [tuple(row[name] for name in study.COLUMNS[:4]) for row in RESULTS]
     assert len(names) == len(set(names))
     assert set(names) == expected
     assert tuple(RESULTS[0]) == study.COLUMNS
-    assert {row["seeds"] for row in RESULTS} == {str(study.SEEDS)}
+    seeds = {design.name: str(design.seeds) for design in study.DESIGNS}
+    assert all(row["seeds"] == seeds[row["design"]] for row in RESULTS)
 
 
-@pytest.mark.parametrize(
-    "row", RESULTS, ids=lambda r: f"{r['design']}-{r['policy']}-{r['analysis']}"
-)
+@pytest.mark.parametrize("row", RESULTS, ids=lambda r: "-".join(r[c] for c in study.COLUMNS[:4]))
 def test_csv_row_agrees_with_itself(row: dict[str, str]) -> None:
     assert all(0 <= float(row[name]) <= 1 for name in SHARES if row[name])
     least, mean, most = (
@@ -184,22 +234,24 @@ def test_csv_row_agrees_with_itself(row: dict[str, str]) -> None:
 
 
 def test_page_tables_are_those_of_the_csv() -> None:
-    marked = re.findall(r"<!-- table ([\w:]+) -->", PAGE)
-    assert {name.split(":")[0] for name in marked} == {design.name for design in study.DESIGNS}
+    marked = re.findall(r"<!-- table (\w+)(@masked)?(?::\w+)? -->", PAGE)
+    names = {design.name for design in study.DESIGNS}
+    assert {name for name, _ in marked} == names
+    assert {name for name, pooling in marked if pooling} >= {"eng", "miller", "miller_large"}
+    assert PAGE.count("<!-- summary -->") == 1
     assert study.filled(PAGE, RESULTS) == PAGE
 
 
 def test_page_cells_by_parsing() -> None:
     # Not through the script's own writer: rows there, efficiency and bias of a few cells.
-    block = PAGE.split("<!-- table miller -->")[1].split("<!-- end -->")[0]
-    cells = {
-        line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]]
-        for line in block.strip().splitlines()[2:]
-    }
     checked = 0
-    for analysis in ("bland_altman", "accuracy", "cox_unadjusted_model", "cox_by_site"):
+    analyses = ("bland_altman", "accuracy", "cox_unadjusted_model", "cox_by_site")
+    for mark, pooling, analysis in itertools.product(("", "@masked"), study.POOLINGS, analyses):
+        if bool(mark) != (pooling == "masked"):
+            continue
+        cells = cells_of(f"table miller{mark}")
         for policy, first in (("research", 1), ("cms", 5)):
-            row = one(analysis, policy, [r for r in RESULTS if r["design"] == "miller"])
+            row = one(analysis, policy, of_design("miller"), pooling)
             share, gain, off, _ = cells[analysis][first : first + 4]
             assert float(share.split(" ")[0]) == pytest.approx(
                 100 * float(row["available"]), abs=0.51
@@ -209,7 +261,36 @@ def test_page_cells_by_parsing() -> None:
             )
             assert float(off.split(" / ")[1]) == pytest.approx(float(row["bias_max"]), abs=0.0051)
             checked += 1
-    assert checked == 8
+    assert checked == 16
+
+
+def cells_of(mark: str) -> dict[str, list[str]]:
+    block = PAGE.split(f"<!-- {mark} -->")[1].split("<!-- end -->")[0]
+    lines = [line.split("|")[1:-1] for line in block.strip().splitlines()[2:]]
+    return {line[0].strip(): [cell.strip() for cell in line[1:]] for line in lines}
+
+
+def test_summary_of_the_page_by_hand() -> None:
+    block = PAGE.split("<!-- summary -->")[1].split("<!-- end -->")[0]
+    lines = [[c.strip() for c in line.split("|")[1:-1]] for line in block.strip().splitlines()[2:]]
+    order = [
+        (design, policy, pooling)
+        for design, policy, pooling in itertools.product(
+            study.DESIGNS, study.POLICIES, study.POOLINGS
+        )
+        if pooling == "masked" or not design.apart
+    ]
+    assert len(lines) == len(order)
+    for (design, policy, pooling), line in zip(order, lines, strict=True):
+        own = [
+            r for r in of_design(design.name) if (r["policy"], r["pooling"]) == (policy, pooling)
+        ]
+        there = sum(float(r["available"]) * float(r["rows"]) for r in own)
+        share = 100 * there / sum(float(r["rows"]) for r in own)
+        assert line[1] == policy
+        assert ("masked" in line[2]) == (pooling == "masked")
+        assert float(line[3]) == pytest.approx(share, abs=0.51)
+        assert sum(map(int, line[6].split(" / "))) == len(own)
 
 
 def test_figure_is_there_and_named_by_the_page() -> None:

@@ -203,3 +203,18 @@ def test_a_sum_over_two_is_not_added_to() -> None:
             2,
         )
     assert caught.value.code == "gate.too_few_sites"
+
+
+def test_nothing_but_means_stands_beside_a_sum_about_the_same_patients() -> None:
+    exams = draw_exams(5, 4000)
+    gate = gate_of("research")
+    # Whole or not: large sites' own tables, taken off the sum, are a small site's.
+    assert isinstance(ask(gate, "same_table", exams, "all", 0), Release)
+    for analysis in ("table", "model"):
+        assert code_of(ask(gate, analysis, exams, "all", T)) is RefusalCode.UNPROTECTABLE
+    assert isinstance(ask(gate, "bias", exams, "all", T), Contribution)
+    # The other way round, and models as well as tables.
+    gate = gate_of("research")
+    assert isinstance(ask(gate, "model", with_events(20), "c", T), Contribution)
+    for analysis in ("table", "model"):
+        assert code_of(ask(gate, analysis, with_events(20), "c", 0)) is RefusalCode.UNPROTECTABLE

@@ -496,3 +496,83 @@ def test_a_lead_that_sums_two_analyses_over_different_sites_gets_neither(
     assert caught.value.code == "round.sites_changed"
     for name in consortium.keys:
         assert parcel_name(round_id, "masked", 1) not in consortium.sent(name)
+
+
+TABLE_ALONE = plan((AGREEMENT,), pooling=MASKED)
+
+
+def test_one_more_column_does_not_make_other_patients(consortium: Consortium) -> None:
+    consortium.run(consortium.launch(TABLE_ALONE))
+    # The same patients with their endpoint: the sum less that of the table would count west's.
+    model = plan((MODEL,), pooling=MASKED).model_copy(update={"version": 2})
+    del consortium.keys["west"]
+    with pytest.raises(RoundError) as caught:
+        consortium.run(consortium.launch(model))
+    assert caught.value.code == "round.sites_changed"
+
+
+def test_a_bound_that_would_measure_a_site_is_not_answered(
+    consortium: Consortium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of four sites only two have no number above 42: who answers would tell.
+    monkeypatch.setattr("coordinator.masked_sums.LARGEST_VALUE", 42.0)
+    round_id = consortium.launch(TABLE_ALONE)
+    with pytest.raises(RoundError) as caught:
+        consortium.run(round_id)
+    assert caught.value.code == "round.bad_bound"
+    for name in consortium.keys:
+        assert parcel_name(round_id, "masked", 1) not in consortium.sent(name)
+
+
+def test_nothing_is_added_up_with_a_site_that_is_trusted_no_longer(consortium: Consortium) -> None:
+    round_id = consortium.launch()
+    until_plans_are_sent(consortium, round_id)
+    consortium.peers = lambda _, keys: {name: key for name, key in keys.items() if name != "west"}
+    with pytest.raises(RoundError) as caught:
+        consortium.turn(round_id, ("north",))
+    assert caught.value.code == "round.unknown_peer"
+    assert parcel_name(round_id, "masked", 1) not in consortium.sent("north")
+
+
+def test_two_rounds_at_once_over_different_sites_have_no_difference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = {name: 40 + i for i, name in enumerate("abcdef")}
+    consortium = Consortium(tmp_path, sizes)
+    real = RoundEngine._masking_terms
+
+    def low(*arguments: Any) -> Any:
+        terms = real(*arguments)
+        return terms and terms.model_copy(update={"threshold": 3})
+
+    # Three sign one list and the other three the other: nobody signs both.
+    monkeypatch.setattr(RoundEngine, "_masking_terms", low)
+    rounds = []
+    for left_out in "fe":
+        key = consortium.keys.pop(left_out)
+        rounds.append(consortium.launch(TABLE_ALONE))
+        consortium.keys[left_out] = key
+    engine, store = consortium.engine()
+    for _ in range(4):
+        for round_id in rounds:
+            engine.step(round_id)
+        for name in sizes:
+            agent, own = consortium.agent(name)
+            agent.step()
+            own.close()
+    store.close()
+    for name in "abcd":
+        masked = [n for n in consortium.sent(name) if ".masked-" in n]
+        assert len(masked) == 1
+
+
+def test_after_a_sum_that_failed_fewer_of_its_sites_may_add_up(consortium: Consortium) -> None:
+    round_id = consortium.launch(TABLE_ALONE)
+    until_plans_are_sent(consortium, round_id)
+    consortium.turn(round_id, ("north", "west"))
+    consortium.now += timedelta(days=11)
+    assert consortium.turn(round_id, ("north", "west")).is_finished
+    # East is gone for good; three of four sites sign one list only.
+    del consortium.keys["east"]
+    view = consortium.run(consortium.launch(TABLE_ALONE))
+    assert view.sums[0]["agreement"].sites == STAYING

@@ -1,0 +1,132 @@
+"""The public port: TLS, the Fleet interface and health, and nothing else.
+
+A SuperLink serves its Control and Runtime interfaces, which ask nobody who they are, on the same
+port as the Fleet interface. So it listens on loopback, and sites reach this front. Any reverse
+proxy with the same two paths will do (docs/how-to/run-over-flower.md has one for nginx).
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import httpx
+import uvicorn
+
+from coordinator.flower_courier.folder import CourierFolder
+
+__all__ = ["FleetOnly", "serve_front"]
+
+_LONGEST_BODY = 32 * 2**20
+_TIMEOUT_S = 60.0
+# Registering is the coordinator's own act, over the loopback port.
+_CLOSED = ("/v1/fleet/register-node", "/v1/fleet/unregister-node")
+_HOP_BY_HOP = {
+    b"connection",
+    b"content-length",
+    b"host",
+    b"keep-alive",
+    b"proxy-authorization",
+    b"te",
+    b"trailer",
+    b"transfer-encoding",
+    b"upgrade",
+}
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+class FleetOnly:
+    """An ASGI application that passes on the open paths and answers 404 to all others."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._client = client
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            return
+        path = scope["raw_path"].decode("ascii", errors="replace")
+        if not _is_open(scope["method"], path):
+            await _answer(send, 404)
+            return
+        body = await _body(receive)
+        if body is None:
+            await _answer(send, 413)
+            return
+        try:
+            response = await self._client.request(
+                scope["method"],
+                path,
+                content=body,
+                headers=[(k, v) for k, v in scope["headers"] if k not in _HOP_BY_HOP],
+            )
+        except httpx.TransportError:
+            # A SuperNode takes 503 for 'try again later'.
+            await _answer(send, 503)
+            return
+        headers = [
+            (name.lower(), value)
+            for name, value in response.headers.raw
+            if name.lower() not in _HOP_BY_HOP | {b"content-encoding", b"server", b"date"}
+        ]
+        await _answer(send, response.status_code, headers, response.content)
+
+
+def _is_open(method: str, path: str) -> bool:
+    if path == "/health":
+        return method == "GET"
+    is_plain = "%" not in path and ".." not in path and "//" not in path
+    is_fleet = path.startswith("/v1/fleet/") and path.rstrip("/") not in _CLOSED
+    return method == "POST" and is_plain and is_fleet
+
+
+async def _body(receive: Receive) -> bytes | None:
+    parts: list[bytes] = []
+    n_bytes = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        parts.append(message.get("body", b""))
+        n_bytes += len(parts[-1])
+        if n_bytes > _LONGEST_BODY:
+            return None
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+async def _answer(
+    send: Send, status: int, headers: list[tuple[bytes, bytes]] | None = None, body: bytes = b""
+) -> None:
+    length = (b"content-length", str(len(body)).encode("ascii"))
+    await send(
+        {"type": "http.response.start", "status": status, "headers": [*(headers or []), length]}
+    )
+    await send({"type": "http.response.body", "body": body})
+
+
+def serve_front(folder: CourierFolder) -> None:
+    """Serve the public port until stopped."""
+    ports = folder.ports()
+    trust = ssl.create_default_context(cafile=str(folder.root / "ca.crt"))
+    client = httpx.AsyncClient(
+        base_url=f"https://127.0.0.1:{ports.superlink_port}",
+        verify=trust,
+        timeout=_TIMEOUT_S,
+        trust_env=False,
+    )
+    uvicorn.run(
+        FleetOnly(client),
+        host=ports.public_host,
+        port=ports.public_port,
+        ssl_certfile=str(folder.root / "server.pem"),
+        ssl_keyfile=str(folder.root / "server.key"),
+        lifespan="off",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+    )
