@@ -1,17 +1,16 @@
 """Site tables: already scored exams, or the clinical half that is joined to exams scored here.
 
 Columns are the site-table contract: `patient_id`, `index_score` (or `index_category`, where a model
-answers with a category's label), `reference_score`, optional `index_{lm,lad,lcx,rca}` and
-`reference_{...}`, and what the protocol's analyses name: probabilities, further scores, endpoints,
-covariates.
+answers with a category's label), `reference_score` (in a clinical table also
+`reference_annotation`, the path of what is scored in its place), optional
+`index_{lm,lad,lcx,rca}` and `reference_{...}`, and what the protocol's analyses name:
+probabilities, further scores, endpoints, covariates.
 Messages name the line and the column, never a patient.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -37,19 +36,24 @@ from fedcac.table_cells import (
     parse_score,
     parse_score_or_missing,
 )
+from fedcac.table_lines import columns_words, read_lines, together
 from fedcac.vocabulary import ExclusionReason, Vessel
 
 __all__ = [
+    "REFERENCE_ANNOTATION",
     "ClinicalTable",
     "JoinedExams",
     "ScoredExam",
     "SiteTable",
+    "TableSurvey",
     "assemble_exams",
     "read_clinical_table",
     "read_site_table",
+    "survey_clinical_table",
 ]
 
 INDEX_SCORE, CATEGORY = "index_score", "index_category"
+REFERENCE_SCORE, REFERENCE_ANNOTATION = "reference_score", "reference_annotation"
 
 Row = dict[str, float]
 
@@ -65,11 +69,37 @@ class SiteTable:
 
 @dataclass(frozen=True, eq=False)
 class ClinicalTable:
-    """Reference scores, endpoints and covariates by patient; NaN where a value is missing."""
+    """Reference scores, endpoints and covariates by patient; NaN where a value is missing.
+
+    Attributes
+    ----------
+    annotations
+        What the column `reference_annotation` names, by patient; their reference score is NaN.
+    ignored_columns
+        Columns that nothing in the protocol asks for.
+    """
 
     rows: Mapping[str, Row] = field(repr=False)
     excluded: frozenset[str] = field(repr=False)
     columns: tuple[str, ...]
+    annotations: Mapping[str, str] = field(default_factory=dict, repr=False)
+    ignored_columns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TableSurvey:
+    """How complete a clinical table is: counts, which stay at the site.
+
+    Attributes
+    ----------
+    missing
+        Empty cells by column; a reference score that an annotation stands for is not missing.
+    """
+
+    n_patients: int
+    missing: Mapping[str, int]
+    n_annotations: int
+    ignored_columns: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -96,7 +126,8 @@ def read_site_table(path: Path, protocol: Protocol) -> SiteTable:
     Raises
     ------
     TableError
-        For the first line that cannot be used, or a column that an analysis needs and lacks.
+        For the lines that cannot be used, or a column that an analysis needs and lacks. The code
+        is the first problem's.
     """
     reader = _Reader(path, protocol, needs_index=True)
     rows = reader.rows()
@@ -115,14 +146,32 @@ def read_site_table(path: Path, protocol: Protocol) -> SiteTable:
 def read_clinical_table(path: Path, protocol: Protocol) -> ClinicalTable:
     """Read the clinical half of a site's table; a patient's reference score may be missing.
 
+    The column `reference_score` may be missing too where there is a `reference_annotation`.
+
     Raises
     ------
     TableError
-        As `read_site_table`.
+        As `read_site_table`; `two_references` if a line has a score and an annotation.
     """
     reader = _Reader(path, protocol, needs_index=False)
     rows = reader.rows()
-    return ClinicalTable(rows, frozenset(reader.excluded), reader.value_columns)
+    return ClinicalTable(
+        rows=rows,
+        excluded=frozenset(reader.excluded),
+        columns=reader.value_columns,
+        annotations=reader.annotations,
+        ignored_columns=reader.ignored_columns,
+    )
+
+
+def survey_clinical_table(table: ClinicalTable) -> TableSurvey:
+    """Count what is missing in a clinical table, excluded patients included."""
+    missing = {
+        name: sum(math.isnan(row[name]) for row in table.rows.values()) for name in table.columns
+    }
+    if REFERENCE_SCORE in missing:
+        missing[REFERENCE_SCORE] -= len(table.annotations)
+    return TableSurvey(len(table.rows), missing, len(table.annotations), table.ignored_columns)
 
 
 def assemble_exams(scored: Sequence[ScoredExam], table: ClinicalTable) -> JoinedExams:
@@ -133,7 +182,7 @@ def assemble_exams(scored: Sequence[ScoredExam], table: ClinicalTable) -> Joined
         row = table.rows.get(exam.patient_id)
         if exam.patient_id in table.excluded:
             exclusions[ExclusionReason.PROTOCOL_EXCLUSION] += 1
-        elif row is None or math.isnan(row["reference_score"]):
+        elif row is None or math.isnan(row[REFERENCE_SCORE]):
             exclusions[ExclusionReason.NO_REFERENCE_SCORE] += 1
         else:
             kept.append((exam, row))
@@ -153,83 +202,21 @@ def _pseudonym(patient_id: str) -> str:
     return hashlib.sha256(patient_id.encode("utf-8")).hexdigest()[:32]
 
 
-def _read_lines(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Return the header and (line number, cells by column) of every row that is not blank."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise TableError(
-            f"The table {path.name} cannot be read.", code="no_such_file", cure="Check the path."
-        ) from error
-    except UnicodeDecodeError as error:
-        raise TableError(
-            f"The table {path.name} is not UTF-8 text.",
-            code="not_csv",
-            cure="Save it as CSV (UTF-8).",
-        ) from error
-    reader = csv.reader(io.StringIO(text, newline=""))
-    try:
-        lines = [(reader.line_num, cells) for cells in reader if any(cells)]
-    except csv.Error as error:
-        raise TableError(
-            f"The table {path.name} is not CSV near line {reader.line_num}.",
-            code="not_csv",
-            cure="Look for a quotation mark without its partner.",
-        ) from error
-    if not lines:
-        raise TableError(
-            f"The table {path.name} is empty.", code="empty_table", cure="Give one row per patient."
-        )
-    header = [name.strip() for name in lines[0][1]]
-    if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
-        raise TableError(
-            f"The table {path.name} is not separated by commas.",
-            code="not_csv",
-            cure="Save it as comma-separated CSV.",
-        )
-    repeated = sorted(name for name, count in Counter(header).items() if count > 1)
-    if repeated:
-        raise TableError(
-            f"Used twice: {_columns_words(header, repeated)}.",
-            code="duplicate_column",
-            cure="Give every column a name of its own.",
-        )
-    if len(lines) == 1:
-        raise TableError(
-            f"The table {path.name} has a header and no row.",
-            code="empty_table",
-            cure="Give one row per patient.",
-        )
-    rows = []
-    for number, cells in lines[1:]:
-        if len(cells) != len(header):
-            raise TableError(
-                f"Line {number} has {len(cells)} cells; the header has {len(header)}.",
-                code="not_csv",
-                cure="Quote cells that hold a comma.",
-            )
-        rows.append((number, {n: c.strip() for n, c in zip(header, cells, strict=True)}))
-    return header, rows
-
-
-def _columns_words(header: Sequence[str], names: Sequence[str] | None = None) -> str:
-    """Return columns by name, or their number if the first line looks like a patient's."""
-    shown = header if names is None else names
-    return ", ".join(shown) if "patient_id" in header else f"{len(shown)} column(s)"
-
-
 class _Reader:
     """Checks a table against a protocol, cell by cell."""
 
     def __init__(self, path: Path, protocol: Protocol, *, needs_index: bool) -> None:
-        self._header, self._lines = _read_lines(path)
+        self._header, self._lines = read_lines(path)
         self._name = path.name
         self._protocol = protocol
         self._category_scores: dict[str, float] = {}
+        self._has_annotations = not needs_index and REFERENCE_ANNOTATION in self._header
         self._parsers = self._plan(needs_index)
         self._require(("patient_id", "every row"))
         self.excluded: set[str] = set()
+        self.annotations: dict[str, str] = {}
         used = {"patient_id", *self._parsers, *(c.column for c in protocol.clinical_criteria)}
+        used |= {REFERENCE_ANNOTATION} if self._has_annotations else set()
         self.ignored_columns = tuple(name for name in self._header if name not in used)
 
     @property
@@ -238,31 +225,67 @@ class _Reader:
         return tuple(INDEX_SCORE if name == CATEGORY else name for name in self._parsers)
 
     def rows(self) -> dict[str, Row]:
-        """Return every row by patient, and note which patients the criteria exclude."""
+        """Return every row by patient, and note who is excluded and who has an annotation."""
         rows: dict[str, Row] = {}
+        problems: list[TableError] = []
         for line, cells in self._lines:
             patient = cells["patient_id"]
-            if not patient:
-                raise TableError(
-                    f"Line {line} has no patient_id.",
-                    code="no_patient_id",
-                    cure="Give every row the site's own pseudonym of the patient.",
-                )
-            if patient in rows:
-                raise TableError(
-                    f"Line {line} of {self._name}: this patient_id stands on an earlier line.",
-                    code="duplicate_patient",
-                    cure="Keep one row per patient: one exam pair each.",
-                )
-            rows[patient] = {
-                written: parse(line, name, cells[name])
-                for written, (name, parse) in zip(
-                    self.value_columns, self._parsers.items(), strict=True
-                )
-            }
-            if self._is_excluded(line, cells):
-                self.excluded.add(patient)
+            try:
+                self._check_patient(line, patient, rows)
+            except TableError as error:
+                problems.append(error)
+                continue
+            row, faults = self._row(line, cells)
+            rows[patient] = row
+            problems += faults
+            annotation = cells[REFERENCE_ANNOTATION] if self._has_annotations else ""
+            if annotation:
+                self.annotations[patient] = annotation
+        if problems:
+            raise together(problems)
         return rows
+
+    def _check_patient(self, line: int, patient: str, rows: Mapping[str, Row]) -> None:
+        if not patient:
+            raise TableError(
+                f"Line {line} has no patient_id.",
+                code="no_patient_id",
+                cure="Give every row the site's own pseudonym of the patient.",
+            )
+        if patient in rows:
+            raise TableError(
+                f"Line {line} of {self._name}: this patient_id stands on an earlier line.",
+                code="duplicate_patient",
+                cure="Keep one row per patient: one exam pair each.",
+            )
+
+    def _row(self, line: int, cells: Mapping[str, str]) -> tuple[Row, list[TableError]]:
+        row: Row = {}
+        faults: list[TableError] = []
+        for written, (name, parse) in zip(self.value_columns, self._parsers.items(), strict=True):
+            try:
+                row[written] = parse(line, name, cells.get(name, ""))
+            except TableError as error:
+                faults.append(error)
+        try:
+            if self._is_excluded(line, cells):
+                self.excluded.add(cells["patient_id"])
+        except TableError as error:
+            faults.append(error)
+        if (
+            self._has_annotations
+            and cells[REFERENCE_ANNOTATION]
+            and not math.isnan(row.get(REFERENCE_SCORE, math.nan))
+        ):
+            faults.append(
+                TableError(
+                    f"Line {line}: '{REFERENCE_SCORE}' and '{REFERENCE_ANNOTATION}' are both "
+                    "filled in.",
+                    code="two_references",
+                    cure="Keep the one that is this patient's reference, and empty the other.",
+                )
+            )
+        return row, faults
 
     def _is_excluded(self, line: int, cells: Mapping[str, str]) -> bool:
         is_excluded = False
@@ -277,13 +300,14 @@ class _Reader:
                 raise TableError(
                     f"The table {self._name} has no column '{column}', which {purpose} needs.",
                     code="missing_column",
-                    cure=f"Add the column; the table has {_columns_words(self._header)}.",
+                    cure=f"Add the column; the table has {columns_words(self._header)}.",
                 )
 
     def _plan(self, needs_index: bool) -> dict[str, Parser]:
         plan: dict[str, Parser] = {}
-        self._require(("reference_score", "every analysis"))
-        plan["reference_score"] = parse_score if needs_index else parse_score_or_missing
+        if not self._has_annotations:
+            self._require((REFERENCE_SCORE, "every analysis"))
+        plan[REFERENCE_SCORE] = parse_score if needs_index else parse_score_or_missing
         for spec in self._protocol.analyses:
             self._plan_analysis(spec, plan, needs_index)
         for vessel in Vessel:

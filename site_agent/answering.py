@@ -8,7 +8,6 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from fedcac import __version__
 from fedcac.aggregate import Aggregate
@@ -40,13 +39,10 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Answered:
-    """A reply, and by analysis what the site will add under masks.
-
-    Each of `vectors` holds the digest of its `cohort` and its `numbers`.
-    """
+    """A reply, and by analysis what the site will add under masks."""
 
     reply: Reply
-    vectors: Mapping[str, Mapping[str, Any]]
+    vectors: Mapping[str, tuple[float, ...]]
 
 
 class Answerer:
@@ -84,6 +80,8 @@ class Answerer:
         policy = stricter_of(self._policy, protocol.disclosure)
         gate = Gate(policy, self._ledger)
 
+        patients = digest_of(sorted(cohort.exams.keys))
+
         def question(
             analysis: str, query: Query, cohort_digest: Digest, group: str = ""
         ) -> Question:
@@ -96,10 +94,12 @@ class Answerer:
                 cohort_digest=cohort_digest,
                 group=group,
                 cohort_size=cohort.exams.n,
+                # The flow is told by each site beside everything else.
+                patients_digest=None if analysis == FLOW else patients,
             )
 
         answers: dict[str, Answer] = {}
-        vectors: dict[str, Mapping[str, Any]] = {}
+        vectors: dict[str, tuple[float, ...]] = {}
         # In the protocol's order: what it names first has the first claim on the budget.
         order = {spec.id: number for number, spec in enumerate(protocol.analyses)}
         queries = sorted(request.queries.items(), key=lambda item: order.get(item[0], len(order)))
@@ -115,7 +115,7 @@ class Answerer:
                 if protocol.is_masked(analysis) and isinstance(summarised, Aggregate):
                     answers[analysis], numbers = _added(gate, asked, summarised, least_sites)
                     if numbers:
-                        vectors[analysis] = {"cohort": asked.cohort_digest, "numbers": numbers}
+                        vectors[analysis] = numbers
                 else:
                     answers[analysis] = _released(gate, asked, summarised)
         # The flow also counts exams that are not analysed, so the analysed rows do not identify it.

@@ -10,42 +10,44 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fedcac.canonical import sha256_hex
 from fedcac.console import Outcome, add_format, say
 from fedcac.disclosure import FileLedger, load_policy, stricter_of
 from fedcac.errors import IntegrityError, RoundError, UsageError
 from fedcac.exchange import Request, Spool, parcel_name
-from fedcac.protocol.catalogue import load_protocol_or_shipped
 from fedcac.signing import PublicKey, SigningKey
 from site_agent.agent import SiteAgent
 from site_agent.answering import Answerer
+from site_agent.cohort_verbs import add_cohort_verbs
+from site_agent.flower_courier.verbs import add_courier_verbs
 from site_agent.identity import SiteIdentity
+from site_agent.pacs.verbs import add_pacs_verbs
 from site_agent.peers import add_peer_verbs, known_peers
 from site_agent.review import HeldReply, review_document, review_text
 from site_agent.settings import SiteFolder, SiteSettings, create_site_folder
 from site_agent.store import ExchangeState, RoundState, SiteStore
-
-if TYPE_CHECKING:
-    from site_agent.dicom_source import DicomFiles
 
 __all__ = ["build_parser"]
 
 
 @contextmanager
 def _opened(arguments: argparse.Namespace) -> Iterator[tuple[SiteAgent, SiteStore]]:
-    from site_agent.dicom_source import DicomSource
+    from site_agent.dicom_source import DicomFiles, DicomSource
+    from site_agent.review_artefacts import plan_at
 
     folder = SiteFolder(arguments.home)
     settings = folder.settings()
     store = SiteStore(folder.database_path)
     try:
         source = DicomSource(
-            _files(folder, settings),
+            DicomFiles.of_site(folder, settings),
             store,
             device=settings.device,
+            exam_time_limit_s=settings.exam_time_limit_s,
             maximum_excluded_share=settings.maximum_excluded_share,
+            artefacts=plan_at(folder, settings),
         )
         policy = load_policy(_policy_name(folder, settings))
         agent = SiteAgent(
@@ -60,20 +62,11 @@ def _opened(arguments: argparse.Namespace) -> Iterator[tuple[SiteAgent, SiteStor
             source=source,
             answerer=Answerer(policy, FileLedger(folder.ledger_path), folder.secret()),
             is_auto_approving=settings.approval == "auto",
+            is_accepting_onnx=settings.accept_onnx,
         )
         yield agent, store
     finally:
         store.close()
-
-
-def _files(folder: SiteFolder, settings: SiteSettings) -> DicomFiles:
-    from site_agent.dicom_source import DicomFiles
-
-    return DicomFiles(
-        manifest=folder.resolve(settings.manifest),
-        clinical_table=folder.resolve(settings.clinical_table),
-        secret=folder.secret(),
-    )
 
 
 def _policy_name(folder: SiteFolder, settings: SiteSettings) -> str | Path:
@@ -159,16 +152,6 @@ def _withdraw(arguments: argparse.Namespace) -> Outcome:
     with _opened(arguments) as (agent, _):
         agent.withdraw(arguments.round_id)
     return Outcome("Withdrawn: this round's requests are answered with 'empty cohort'.")
-
-
-def _cohort_check(arguments: argparse.Namespace) -> Outcome:
-    from site_agent.dicom_source import check_cohort
-
-    folder = SiteFolder(arguments.home)
-    settings = folder.settings()
-    protocol = load_protocol_or_shipped(arguments.protocol)
-    text, counts = check_cohort(protocol, _files(folder, settings))
-    return Outcome(text, {"counts": counts})
 
 
 def _review_show(arguments: argparse.Namespace) -> Outcome:
@@ -345,12 +328,10 @@ def _add_setup_verbs(verbs: Any) -> None:
     init.add_argument("--approval", choices=("manual", "auto"), default="manual")
     add_format(init, _init)
 
-    cohort = verbs.add_parser("cohort", help="look at this site's exams")
-    cohort_verbs = cohort.add_subparsers(metavar="VERB", required=True)
-    check = cohort_verbs.add_parser("check", help="say which exam is excluded, why, and the cure")
-    check.add_argument("protocol", help="a protocol file, or the id of a shipped one")
-    add_format(check, _cohort_check)
+    add_cohort_verbs(verbs)
     add_peer_verbs(verbs)
+    add_pacs_verbs(verbs)
+    add_courier_verbs(verbs)
 
 
 def _add_round_verbs(verbs: Any) -> None:

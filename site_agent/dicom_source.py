@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from fedcac.aggregate import FlowStage
 from fedcac.console import progress
@@ -18,6 +19,7 @@ from fedcac.site_table import (
     ScoredExam,
     assemble_exams,
     read_clinical_table,
+    survey_clinical_table,
 )
 from fedcac.vocabulary import ExclusionReason
 from site_agent.cohort import ExamSource, FrozenCohort, flow_of
@@ -27,9 +29,13 @@ from site_agent.exam_pipeline import (
     default_limits,
     package_pipeline,
 )
+from site_agent.reference_scores import score_references
 from site_agent.review_artefacts import ArtefactPlan, ArtefactWriter, model_identity
 from site_agent.scoring_queue import IndexExam, ScoringQueue
 from site_agent.store import ExamRecord, SiteStore
+
+if TYPE_CHECKING:
+    from site_agent.settings import SiteFolder, SiteSettings
 
 __all__ = ["DicomFiles", "DicomSource", "check_cohort"]
 
@@ -49,6 +55,15 @@ class DicomFiles:
     manifest: Path
     clinical_table: Path
     secret: bytes
+
+    @classmethod
+    def of_site(cls, folder: SiteFolder, settings: SiteSettings) -> DicomFiles:
+        """Return the files that a site's settings name."""
+        return cls(
+            manifest=folder.resolve(settings.manifest),
+            clinical_table=folder.resolve(settings.clinical_table),
+            secret=folder.secret(),
+        )
 
     def pair(self, protocol: Protocol) -> PairingOutcome:
         """Return the exam pairs of the manifest under the protocol's window."""
@@ -94,6 +109,8 @@ class DicomSource(ExamSource):
         # The table first: an error in it should not come after hours of scoring.
         table = read_clinical_table(self._files.clinical_table, protocol)
         pairing = self._files.pair(protocol)
+        folder = self._files.clinical_table.parent
+        table = score_references(table, folder, pairing, protocol, self._store).table
         queue = ScoringQueue(
             store=self._store,
             package_digest=package.digest,
@@ -179,19 +196,23 @@ def _assemble(
     return FrozenCohort(exams=joined.exams, flow=flow_of(counts, exclusions))
 
 
-def check_cohort(protocol: Protocol, files: DicomFiles) -> tuple[str, dict[str, int]]:
-    """Read every exam of the manifest without scoring it; say what is wrong and the cure.
+def check_cohort(protocol: Protocol, files: DicomFiles) -> tuple[str, dict[str, Any]]:
+    """Read table and every exam of the manifest without a model; say what is wrong and the cure.
 
-    The text names paths and is for the site's own people. The counts do not.
+    The text names paths and is for the site's own people. The counts beside it, of exams and of
+    empty cells by column, name nobody; they too stay here, because no gate has seen them.
 
     Raises
     ------
     CohortError
         If no exam pair can be used (`cohort.empty`).
     """
-    read_clinical_table(files.clinical_table, protocol)
+    table = read_clinical_table(files.clinical_table, protocol)
+    lines, table_counts = _survey(table)
     pairing = files.pair(protocol)
-    lines = [f"{loss.path}: {loss.reason}" for loss in pairing.losses]
+    references = score_references(table, files.clinical_table.parent, pairing, protocol, None)
+    lines += [f"{failure.path}: {failure.error}" for failure in references.failures]
+    lines += [f"{loss.path}: {loss.reason}" for loss in pairing.losses]
     counts = Counter(pairing.exclusions)
     n_usable = 0
     with progress("Reading exams", len(pairing.pairs)) as advance:
@@ -210,4 +231,24 @@ def check_cohort(protocol: Protocol, files: DicomFiles) -> tuple[str, dict[str, 
             code="empty",
             cure="Mend or exclude the exams named above; docs/reference/codes.md explains each.",
         )
-    return "\n".join(lines), {"usable": n_usable, **{str(r): n for r, n in counts.items()}}
+    return "\n".join(lines), {
+        "counts": {"usable": n_usable, **{str(r): n for r, n in counts.items()}},
+        "clinical_table": {**table_counts, "failed_annotations": len(references.failures)},
+    }
+
+
+def _survey(table: ClinicalTable) -> tuple[list[str], dict[str, Any]]:
+    survey = survey_clinical_table(table)
+    lines = [f"The clinical table has {survey.n_patients} patients. Empty cells by column:"]
+    lines += [f"  {name}: {n} of {survey.n_patients}" for name, n in survey.missing.items()]
+    if survey.n_annotations:
+        lines.append(f"{survey.n_annotations} references are annotations, scored here.")
+    if survey.ignored_columns:
+        names = ", ".join(survey.ignored_columns)
+        lines.append(f"Columns that nothing in the protocol asks for: {names}")
+    return lines, {
+        "patients": survey.n_patients,
+        "missing": dict(survey.missing),
+        "annotations": survey.n_annotations,
+        "ignored_columns": list(survey.ignored_columns),
+    }

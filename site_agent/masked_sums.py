@@ -8,11 +8,11 @@ signs two lists of survivors.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from fedcac.canonical import canonical_bytes
+from fedcac.canonical import canonical_bytes, digest_of
 from fedcac.errors import RoundError
 from fedcac.exchange import MaskingNote, MaskingTerms, Offer, Spool, parcel_name
 from fedcac.masking import (
@@ -26,6 +26,7 @@ from fedcac.masking import (
     SurvivorList,
     UnmaskRequest,
 )
+from fedcac.masking.fixed_point import LARGEST_VALUE
 from fedcac.protocol import Protocol
 from fedcac.signing import PublicKey, TrustedKeys
 from site_agent.identity import SiteIdentity
@@ -33,7 +34,8 @@ from site_agent.store import SiteStore
 
 __all__ = ["MaskedSums"]
 
-_STATE, _KEYS, _VECTORS, _PARCEL, _SITES = "masking", "masking keys", "vectors", "parcel", "sum of"
+_STATE, _KEYS, _VECTORS, _PARCEL = "masking", "masking keys", "vectors", "parcel"
+_ASKED, _SITES = "sum asked of", "sum of"
 
 
 class MaskedSums:
@@ -76,8 +78,11 @@ class MaskedSums:
                 code="masking_terms",
                 cure="Ask the lead for a new round.",
             )
+        self._check_peers(terms, offer.sites)
+
+    def _check_peers(self, terms: MaskingTerms, sites: Sequence[str]) -> None:
         known = {**self._identity.peers, self._identity.name: self._identity.key.public}
-        offered = _keys_of(terms)
+        offered = {name: key for name, key in _keys_of(terms).items() if name in sites}
         unknown = sorted(name for name, key in offered.items() if known.get(name) != key)
         if unknown:
             lines = "; ".join(f"{name} {offered[name].fingerprint}" for name in unknown)
@@ -117,17 +122,27 @@ class MaskedSums:
         return True
 
     def prepare(
-        self, offer: Offer, exchange: int, vectors: Mapping[str, Any]
+        self, offer: Offer, exchange: int, vectors: Mapping[str, Sequence[float]]
     ) -> ExchangeKeys | None:
-        """Keep the vectors of an exchange and return the keys for its reply.
+        """Keep the vectors of an exchange, by analysis, and return the keys for its reply.
 
-        `vectors` holds by analysis the digest of its `cohort` and its `numbers`, as JSON. Without
-        any, there are no keys.
+        Without any vector there are no keys.
+
+        Raises
+        ------
+        RoundError
+            `request_changed` if other vectors were kept for this exchange before.
         """
         if not vectors or offer.masking is None:
             return None
         name = f"{offer.round_id}.{exchange}"
         kept = self._store.document(_KEYS, name)
+        if kept is not None and self._store.document(_VECTORS, name) != canonical_bytes(vectors):
+            raise RoundError(
+                "The request of this exchange is not the one that was answered.",
+                code="request_changed",
+                cure="Ask the lead for a new round; this one is not answered any more.",
+            )
         if kept is None:
             site = self._site(offer, offer.masking)
             keys = site.prepare(exchange)
@@ -146,7 +161,9 @@ class MaskedSums:
         MaskingError
             If a message does not hold; nothing is lost, and nothing leaves.
         RoundError
-            `sites_changed` if a sum is over other sites than another one about the same patients.
+            `sites_changed` if a sum is over other sites than another one about the same patients,
+            `bad_bound` if it declares a bound of its own, `unknown_peer` if a site's key is not
+            confirmed here any more.
         """
         if offer.masking is None or self._vectors(offer, exchange) is None:
             return False
@@ -172,20 +189,43 @@ class MaskedSums:
         self, offer: Offer, terms: MaskingTerms, exchange: int, name: str, document: Any
     ) -> bytes:
         delivery = PlanDelivery.from_document(document)
+        patients = self._patients(offer)
+        self._check_plan(delivery.plan, terms, patients)
         vectors = self._vectors(offer, exchange) or {}
         values = {}
         for block in delivery.plan.blocks:
             if self._identity.name in block.members:
                 if block.analysis not in vectors:
                     raise RoundError("A sum was not answered here.", code="not_answered")
-                # Also within one plan: every sum is over the sites of the plan.
-                self._check_sites(vectors[block.analysis]["cohort"], block.members)
-                if block.members != delivery.plan.sites:
-                    raise _sites_changed()
-                values[block.analysis] = vectors[block.analysis]["numbers"]
+                values[block.analysis] = vectors[block.analysis]
         site = self._site(offer, terms)
         masked = site.mask(delivery, values)
-        return self._leaving(offer, exchange, "masked", name, site, masked.to_document(), {})
+        # The first plan is the widest; the later ones are parts of it.
+        asked = self._store.document(_ASKED, patients) or canonical_bytes(delivery.plan.sites)
+        more = {(_ASKED, patients): asked}
+        return self._leaving(offer, exchange, "masked", name, site, masked.to_document(), more)
+
+    def _check_plan(self, plan: ExchangePlan, terms: MaskingTerms, patients: str) -> None:
+        # A key may have been withdrawn since the offer.
+        self._check_peers(terms, plan.sites)
+        self._check_sites(patients, plan.sites)
+        for block in plan.blocks:
+            # Also within one plan: every sum is over the sites of the plan.
+            if block.members != plan.sites:
+                raise _sites_changed()
+            # A bound raised until the site answers would tell its largest number.
+            if block.bound != LARGEST_VALUE:
+                raise RoundError(
+                    "A sum declares a bound of its own.",
+                    code="bad_bound",
+                    cure="Treat it as an attack: the coordinator's software never does.",
+                )
+        kept = self._store.document(_ASKED, patients)
+        asked = plan.sites if kept is None else json.loads(kept)
+        # Whether the others finished an earlier sum is not known here. Among so few sites two lists
+        # of survivors have a signer in common, which signs no second one.
+        if not (set(plan.sites) <= set(asked) and len(asked) < 2 * terms.threshold):
+            raise _sites_changed()
 
     def _sign(
         self, offer: Offer, terms: MaskingTerms, exchange: int, name: str, document: Any
@@ -193,14 +233,9 @@ class MaskedSums:
         survivors = SurvivorList.from_document(document)
         site = self._site(offer, terms)
         signature = site.sign_survivors(survivors)
-        vectors = self._vectors(offer, exchange) or {}
-        over = {}
-        for block in self._plan(site, exchange).blocks:
-            if self._identity.name in block.members:
-                cohort = vectors[block.analysis]["cohort"]
-                stayed = [name for name in block.members if name in survivors.survivors]
-                self._check_sites(cohort, stayed)
-                over[(_SITES, cohort)] = canonical_bytes(stayed)
+        patients = self._patients(offer)
+        self._check_sites(patients, survivors.survivors)
+        over = {(_SITES, patients): canonical_bytes(survivors.survivors)}
         return self._leaving(
             offer, exchange, "signature", name, site, signature.to_document(), over
         )
@@ -214,12 +249,19 @@ class MaskedSums:
         site.forget(exchange)
         return self._leaving(offer, exchange, "shares", name, site, shares.to_document(), {})
 
-    def _check_sites(self, cohort: str, sites: Any) -> None:
+    def _check_sites(self, patients: str, sites: Sequence[str]) -> None:
         # Two sums of one question over different sites differ by the sites that left; so do those
         # of one fit at neighbouring parameters, and of questions that count the same patients.
-        kept = self._store.document(_SITES, cohort)
+        kept = self._store.document(_SITES, patients)
         if kept is not None and json.loads(kept) != list(sites):
             raise _sites_changed()
+
+    def _patients(self, offer: Offer) -> str:
+        # Not the digest of their values: with one column more they are still the same patients.
+        cohort = self._store.frozen_cohort(offer.round_id)
+        if cohort is None:
+            raise RoundError("The round has no cohort here.", code="not_answered")
+        return digest_of(json.loads(cohort)["keys"])
 
     # state
 
@@ -241,15 +283,10 @@ class MaskedSums:
         self, round_id: str, site: MaskingSite, more: Mapping[tuple[str, str], bytes]
     ) -> None:
         state = canonical_bytes(site.to_state().to_document())
-        self._store.keep_documents({(_STATE, round_id): state, **more})
+        once = frozenset((_KEYS, _VECTORS, _PARCEL))
+        self._store.keep_documents({(_STATE, round_id): state, **more}, once=once)
 
-    def _plan(self, site: MaskingSite, exchange: int) -> ExchangePlan:
-        for one in site.to_state().exchanges:
-            if one.exchange == exchange and one.plan is not None:
-                return one.plan
-        raise RoundError("No plan was answered in this exchange.", code="not_answered")
-
-    def _vectors(self, offer: Offer, exchange: int) -> dict[str, Any] | None:
+    def _vectors(self, offer: Offer, exchange: int) -> dict[str, list[float]] | None:
         kept = self._store.document(_VECTORS, f"{offer.round_id}.{exchange}")
         return None if kept is None else json.loads(kept)
 

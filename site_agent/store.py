@@ -337,11 +337,27 @@ class SiteStore:
         )
         return tuple((row[0], int(row[1])) for row in rows)
 
-    # documents of the masked sums
+    # documents of the masked sums and of reference scores
 
-    def keep_documents(self, documents: Mapping[tuple[str, str], bytes]) -> None:
-        """Store documents by kind and name, in the place of earlier ones, all of them or none."""
+    def keep_documents(
+        self, documents: Mapping[tuple[str, str], bytes], *, once: frozenset[str] = frozenset()
+    ) -> None:
+        """Store documents by kind and name, in the place of earlier ones, all of them or none.
+
+        Raises
+        ------
+        IntegrityError
+            If a document of a kind in `once` lies there already with other bytes: another process
+            was faster, and what it stored holds.
+        """
         with self._transaction() as connection:
+            for (kind, name), payload in documents.items():
+                if kind in once and self.document(kind, name) not in (None, payload):
+                    raise IntegrityError(
+                        "Another process has made this document.",
+                        code="document_changed",
+                        cure="Nothing is lost; the next step goes on with what was stored.",
+                    )
             connection.executemany(
                 "INSERT OR REPLACE INTO documents VALUES (?, ?, ?)",
                 [(kind, name, payload) for (kind, name), payload in documents.items()],

@@ -55,11 +55,15 @@ class SignedPackage:
 
 
 def pooled_by(protocol: Protocol, mode: Literal["open", "masked"] | None) -> Protocol:
-    """Return the protocol with its answers pooled in another way; None leaves it as it is."""
+    """Return the protocol with its answers pooled in another way; None leaves it as it is.
+
+    What is no sum, such as each site's own model, is still asked of each site.
+    """
     if mode is None or mode == protocol.pooling.mode:
         return protocol
-    document = protocol.model_dump() | {"pooling": Pooling(mode=mode)}
-    return Protocol.model_validate(document)
+    apart = tuple(spec.id for spec in protocol.analyses if getattr(spec, "by_site", False))
+    pooling = Pooling(mode=mode, per_site=apart if mode == "masked" else ())
+    return Protocol.model_validate(protocol.model_dump() | {"pooling": pooling})
 
 
 def run_round(

@@ -269,7 +269,7 @@ class Gate:
             return RefusalCode.NESTED_COHORT
         if not issubclass(kind, _CHARGED):
             return None
-        behind = masked.patients_behind(released["n_patients"], self._policy, least_sites)
+        behind = masked.patients_behind(released["n_patients"], least_sites)
         return self._budget_refusal(question, {**released, "n_patients": behind}, past)
 
     def _tells_few(self, question: Question, past: list[LedgerEntry], few: int) -> bool:
@@ -325,6 +325,7 @@ class Gate:
             analysis_digest=question.analysis_digest,
             query_digest=question.query_digest,
             cohort_digest=question.cohort_digest,
+            patients_digest=question.patients_digest,
             scores_digest=question.scores_digest,
             categories_digest=question.categories_digest,
             columns=question.columns,

@@ -98,9 +98,17 @@ def is_told_otherwise(
     is_moments = shape in (Moments, PairedMoments)
     return any(
         bool(entry.least_sites) != is_masked
-        and entry.cohort_digest == question.cohort_digest
+        and _are_same_patients(question, entry)
         and is_moments == any(shape_is(entry.payload, kind) for kind in (Moments, PairedMoments))
         for entry in past
+    )
+
+
+def _are_same_patients(question: Question, entry: LedgerEntry) -> bool:
+    # A cohort's digest covers its columns, and another protocol may ask for one more.
+    is_known = question.patients_digest is not None
+    return entry.cohort_digest == question.cohort_digest or (
+        is_known and entry.patients_digest == question.patients_digest
     )
 
 

@@ -48,6 +48,7 @@ class LedgerEntry(BaseModel):
     analysis_digest: DigestText
     query_digest: DigestText
     cohort_digest: DigestText
+    patients_digest: DigestText | None = None
     scores_digest: DigestText
     categories_digest: DigestText
     columns: tuple[str, ...]

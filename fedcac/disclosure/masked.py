@@ -46,9 +46,13 @@ def are_counts_alone(aggregate_type: type[Aggregate]) -> bool:
     return issubclass(aggregate_type, _COUNTS)
 
 
-def patients_behind(n_patients: int, policy: Policy, least_sites: int) -> int:
-    """Return the least number of patients behind a sum that a site with so many adds to."""
-    return n_patients + (least_sites - 1) * shared(policy.minimum_patients, least_sites)
+def patients_behind(n_patients: int, least_sites: int) -> int:
+    """Return for how many patients a site may reckon where numbers are held against patients.
+
+    Every site of the sum holds them against its own, so many times over. The smallest one is
+    therefore the bound, and there are at least so many times its patients behind the sum.
+    """
+    return least_sites * n_patients
 
 
 def judge(aggregate: Aggregate, policy: Policy, least_sites: int) -> Aggregate | RefusalCode:
@@ -56,7 +60,7 @@ def judge(aggregate: Aggregate, policy: Policy, least_sites: int) -> Aggregate |
     bare = aggregate.model_copy(update={"evidence": None})
     if policy.is_open:
         return bare
-    relaxed = _relaxed(policy, least_sites, aggregate.n_patients)
+    relaxed = _relaxed(policy, least_sites)
     if aggregate.n_patients < relaxed.minimum_patients:
         return RefusalCode.TOO_FEW_PATIENTS
     if are_counts_alone(type(aggregate)):
@@ -71,12 +75,11 @@ def judge(aggregate: Aggregate, policy: Policy, least_sites: int) -> Aggregate |
     return RefusalCode.TOO_FEW_PER_CATEGORY
 
 
-def _relaxed(policy: Policy, least_sites: int, n_patients: int) -> Policy:
+def _relaxed(policy: Policy, least_sites: int) -> Policy:
     limits = policy.cox
-    behind = patients_behind(n_patients, policy, least_sites) / max(n_patients, 1)
     cox = limits.model_copy(
         update={
-            "maximum_parameters_per_patient": limits.maximum_parameters_per_patient * behind,
+            "maximum_parameters_per_patient": limits.maximum_parameters_per_patient * least_sites,
             "minimum_events": shared(limits.minimum_events, least_sites),
             "minimum_per_category": shared(limits.minimum_per_category, least_sites),
         }

@@ -37,7 +37,8 @@ class Question:
     `group` says which of the cohort's `cohort_size` patients the analysis is about (`groups.py`).
     `columns` are those of the site table that the analysis reads. `scores_digest` and
     `categories_digest` say which two scores a table would cross, and where it
-    would cut them; of a life table, where it would cut time.
+    would cut them; of a life table, where it would cut time. `patients_digest` says who the
+    cohort's patients are, whatever columns it has; None where that is no matter.
     """
 
     round_id: str
@@ -52,6 +53,7 @@ class Question:
     columns: tuple[str, ...] = ()
     group: str = ""
     cohort_size: int = 0
+    patients_digest: Digest | None = None
 
     @property
     def key(self) -> Digest:
@@ -122,6 +124,7 @@ def question_of(
     cohort_digest: Digest,
     group: str = "",
     cohort_size: int = 0,
+    patients_digest: Digest | None = None,
 ) -> Question:
     """Return the question that a request's query is; KeyError if the analysis is not declared."""
     return Question(
@@ -137,6 +140,7 @@ def question_of(
         columns=_columns(protocol, analysis),
         group=group,
         cohort_size=cohort_size,
+        patients_digest=patients_digest,
     )
 
 

@@ -64,7 +64,10 @@ def check_columns(protocol: Protocol) -> None:
         if section in ("covariates", "endpoints") and (clash := sorted(_RESERVED & set(names))):
             raise inconsistent(f"'{clash[0]}' is a word of the protocol language", section)
     # Endpoints may share times or events.
-    roles = dict.fromkeys(_SCORE_COLUMNS, "a score") | {"patient_id": "the patient"}
+    roles = dict.fromkeys(_SCORE_COLUMNS, "a score") | {
+        "patient_id": "the patient",
+        "reference_annotation": "an annotation",
+    }
     for column, role, at in _claims(protocol):
         taken = roles.setdefault(column, role)
         if taken != role:

@@ -54,6 +54,7 @@ def ask(
         cohort_digest=digest_of(cohort),
         group=group_of(estimator.cohort(exams).keys, exams.keys),
         cohort_size=exams.n,
+        patients_digest=digest_of(sorted(exams.keys)),
     )
     aggregate = estimator.summarise(exams, query)
     if least_sites:
@@ -218,3 +219,12 @@ def test_nothing_but_means_stands_beside_a_sum_about_the_same_patients() -> None
     assert isinstance(ask(gate, "model", with_events(20), "c", T), Contribution)
     for analysis in ("table", "model"):
         assert code_of(ask(gate, analysis, with_events(20), "c", 0)) is RefusalCode.UNPROTECTABLE
+
+
+def test_one_more_column_does_not_make_other_patients() -> None:
+    exams = draw_exams(2, 60)
+    gate = gate_of("research")
+    assert isinstance(ask(gate, "table", exams, "all", T), Contribution)
+    # Another protocol's cohort: the same patients, another digest.
+    wider = ask(gate, "same_table", exams, "all, and a covariate more", 0)
+    assert code_of(wider) is RefusalCode.UNPROTECTABLE

@@ -17,12 +17,14 @@ from plans import BASE, SPECS, plan
 from coordinator.engine import RoundEngine
 from coordinator.store import CoordinatorStore, Direction, EnrolledSite, RoundState
 from coordinator.views import LaunchPlan, RoundView
+from fedcac.cli.in_memory import pooled_by
 from fedcac.disclosure import MemoryLedger, load_policy
 from fedcac.errors import RoundError, UsageError
 from fedcac.exchange import Mailbox, MailboxCourier, Spool, parcel_name
 from fedcac.masking import Block
 from fedcac.masking.fixed_point import LARGEST_VALUE
 from fedcac.protocol import Pooling, Protocol
+from fedcac.protocol.catalogue import load_shipped, shipped_protocols
 from fedcac.signing import SigningKey
 from fedcac.statistics import POOLED, Estimate, PoolingSession, estimator_for
 from fedcac.vocabulary import RefusalCode, RowStatus, SiteName
@@ -576,3 +578,11 @@ def test_after_a_sum_that_failed_fewer_of_its_sites_may_add_up(consortium: Conso
     del consortium.keys["east"]
     view = consortium.run(consortium.launch(TABLE_ALONE))
     assert view.sums[0]["agreement"].sites == STAYING
+
+
+@pytest.mark.parametrize("name", sorted(shipped_protocols()))
+def test_every_shipped_protocol_can_be_pooled_in_sums(name: str) -> None:
+    protocol = pooled_by(load_shipped(name), "masked")
+    masked = [spec.id for spec in protocol.analyses if protocol.is_masked(spec.id)]
+    assert len(masked) >= len(protocol.analyses) - 1
+    assert pooled_by(protocol, "open").pooling == Pooling()
