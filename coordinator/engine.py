@@ -11,16 +11,15 @@ import secrets
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
-from coordinator.intake import TO_NOBODY, TO_PARTICIPANTS, Intake
+from coordinator.intake import TO_NOBODY, TO_PARTICIPANTS, Intake, typed_answer
 from coordinator.masked_sums import MaskedSums
 from coordinator.store import CoordinatorStore, Direction, RoundRecord, RoundState
 from coordinator.views import LaunchPlan, RoundView, SiteView
-from fedcac.aggregate import Aggregate, parse_aggregate
+from fedcac.aggregate import Aggregate
 from fedcac.canonical import canonical_bytes, sha256_hex
-from fedcac.errors import GateError, RoundError, UsageError
+from fedcac.errors import RoundError, UsageError
 from fedcac.exchange import (
     Acceptance,
-    Answer,
     Courier,
     MaskingTerms,
     Offer,
@@ -39,16 +38,6 @@ from fedcac.vocabulary import RefusalCode, SiteName
 __all__ = ["RoundEngine"]
 
 _REQUEST_LIFETIME = timedelta(days=30)
-
-
-def _typed(answer: Answer) -> Aggregate | RefusalCode:
-    if answer.release is None:
-        return answer.refusal or RefusalCode.INTERNAL
-    try:
-        return parse_aggregate(answer.release)
-    except GateError:
-        # A site that answers out of shape is left out like one that refuses; the round goes on.
-        return RefusalCode.INTERNAL
 
 
 class RoundEngine:
@@ -360,7 +349,7 @@ class RoundEngine:
             reply = self._intake.reply(offer, exchange, site)
             if reply is not None:
                 answers[SiteName(site)] = {
-                    analysis: _typed(answer) for analysis, answer in reply.answers.items()
+                    analysis: typed_answer(answer) for analysis, answer in reply.answers.items()
                 }
         return answers
 

@@ -10,10 +10,12 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from coordinator.store import CoordinatorStore, Direction
+from fedcac.aggregate import Aggregate, parse_aggregate
 from fedcac.canonical import sha256_hex
-from fedcac.errors import FedcacError
+from fedcac.errors import FedcacError, GateError
 from fedcac.exchange import (
     Acceptance,
+    Answer,
     Courier,
     MaskingNote,
     Message,
@@ -22,9 +24,9 @@ from fedcac.exchange import (
     parcel_name,
 )
 from fedcac.signing import TrustedKeys, trusted
-from fedcac.vocabulary import SiteName
+from fedcac.vocabulary import RefusalCode, SiteName
 
-__all__ = ["TO_NOBODY", "TO_PARTICIPANTS", "Intake"]
+__all__ = ["TO_NOBODY", "TO_PARTICIPANTS", "Intake", "typed_answer"]
 
 # Not site names (those begin with a letter or digit): who else a stored parcel is for.
 TO_PARTICIPANTS = "*participants"
@@ -115,3 +117,16 @@ class Intake:
 
     def _keys_of(self, site: str) -> TrustedKeys:
         return trusted([self._store.sites()[site].key])
+
+
+def typed_answer(answer: Answer) -> Aggregate | RefusalCode:
+    """Return what a site released, or its code.
+
+    One that answers out of shape is left out like one that refuses; the round goes on.
+    """
+    if answer.release is None:
+        return answer.refusal or RefusalCode.INTERNAL
+    try:
+        return parse_aggregate(answer.release)
+    except GateError:
+        return RefusalCode.INTERNAL

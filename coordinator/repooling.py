@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from coordinator.intake import typed_answer
 from coordinator.release_reading import Releases
 from coordinator.store import RoundRecord, RoundState
 from coordinator.views import RoundView, SiteView
-from fedcac.aggregate import Aggregate, parse_aggregate
-from fedcac.errors import GateError, IntegrityError
-from fedcac.exchange import Answer
+from fedcac.aggregate import Aggregate
+from fedcac.errors import IntegrityError
 from fedcac.statistics import SUM_OF_SITES, PoolingSession, SiteAnswers
 from fedcac.vocabulary import RefusalCode, SiteName
 
@@ -84,17 +84,7 @@ def _answers(releases: Releases, number: int, asked: Sequence[str]) -> SiteAnswe
             answers[SiteName(site.name)] = dict.fromkeys(asked, site.refusal)
         elif reply is not None:
             answers[SiteName(site.name)] = {
-                analysis: _given(answer) for analysis, answer in reply.answers.items()
+                analysis: typed_answer(answer) for analysis, answer in reply.answers.items()
             }
     sums = releases.sums[number - 1] if releases.sums else {}
     return {**answers, SUM_OF_SITES: {analysis: one.answer for analysis, one in sums.items()}}
-
-
-def _given(answer: Answer) -> Aggregate | RefusalCode:
-    if answer.release is None:
-        return answer.refusal or RefusalCode.INTERNAL
-    try:
-        return parse_aggregate(answer.release)
-    except GateError:
-        # As at the coordinator: an answer out of shape counts as none.
-        return RefusalCode.INTERNAL
