@@ -83,15 +83,10 @@ def _first_half(protocol: Protocol) -> Protocol:
     )
 
 
-MODELS = ("cox", "reclassification")
-
-
-def masked(protocol: Protocol, apart: Sequence[str] = ()) -> Protocol:
-    """Ask for masked sums, except for models that are wanted of every site and kinds set apart."""
+def masked(protocol: Protocol) -> Protocol:
+    """Ask for masked sums, except for models that are wanted of every site."""
     per_site = tuple(
-        spec.id
-        for spec in protocol.analyses
-        if spec.kind in apart or (isinstance(spec, CoxSpec) and spec.by_site)
+        spec.id for spec in protocol.analyses if isinstance(spec, CoxSpec) and spec.by_site
     )
     pooling = Pooling(mode="masked", least_sites=3, per_site=per_site)
     return Protocol.model_validate(protocol.model_dump() | {"pooling": pooling})
@@ -101,8 +96,7 @@ def masked(protocol: Protocol, apart: Sequence[str] = ()) -> Protocol:
 class Design:
     """One cohort and one protocol; `reference` names the design whose open rows it is held to.
 
-    `seeds` is how many of the study's seeds it has at most, `apart` the kinds of analyses that
-    sites answer by themselves in a masked round.
+    `seeds` is how many of the study's seeds it has at most.
     """
 
     name: str
@@ -112,7 +106,6 @@ class Design:
     change: Callable[[Protocol], Protocol] = _shipped
     reference: str = ""
     seeds: int = SEEDS
-    apart: tuple[str, ...] = ()
 
     def plan(self) -> Protocol:
         """Return the protocol of this design."""
@@ -146,7 +139,6 @@ DESIGNS = (
     Design("primary_alone", "the primary Cox model alone", MILLER, _miller, _primary_alone),
     Design("primary_small", "alone, with age and sex only", MILLER, _miller, _primary_small),
     Design("no_gaps", "without missing covariates", MILLER, _miller_complete, _first_half),
-    Design("models_apart", "masked tables, models by each site", MILLER, _miller, apart=MODELS),
 )
 
 COLUMNS = (
@@ -408,7 +400,7 @@ def study(
                 whole[design.name] = run(protocol, tables, "open")
             reference = whole[design.reference or design.name]
             for policy, pooling in itertools.product(POLICIES, POOLINGS):
-                plan = masked(protocol, design.apart) if pooling == "masked" else protocol
+                plan = masked(protocol) if pooling == "masked" else protocol
                 found = run(plan, tables, policy)
                 for spec in protocol.analyses:
                     name = (design.name, policy, pooling, spec.id)
@@ -504,8 +496,7 @@ def summary(rows: Sequence[Mapping[str, str]]) -> str:
     for design, policy, pooling in itertools.product(DESIGNS, POLICIES, POOLINGS):
         name = (design.name, policy, pooling)
         own = [row for row in rows if (row["design"], row["policy"], row["pooling"]) == name]
-        if not own or (design.apart and pooling != "masked"):
-            # What is set apart in masked rounds changes nothing in the others.
+        if not own:
             continue
         shares = [float(row["available"]) for row in own]
         whole, missing = shares.count(1.0), shares.count(0.0)
