@@ -33,6 +33,7 @@ from fedcac.masking import (
     MaskedInput,
     MaskedSum,
     MaskingCoordinator,
+    MaskingError,
     MaskingExchange,
     SurvivorSignature,
     UnmaskRequest,
@@ -76,7 +77,7 @@ class MaskedSums:
 
     def send_channels(self, offer: Offer, acceptances: Mapping[str, Acceptance]) -> None:
         """Send every participant the keys of all; fixed once sent."""
-        masking = self._coordinator(offer, acceptances)
+        masking = self._coordinator(offer)
         channels = masking.list_channels(_channel_keys(acceptances)).to_document()
         self._send(offer, "channels", 0, dict.fromkeys(acceptances, channels))
 
@@ -186,13 +187,13 @@ class MaskedSums:
         patience: timedelta,
     ) -> dict[str, MaskedSum] | None:
         """Return the sums by analysis, none of them if too few sites stayed, or None: not yet."""
-        masking = self._coordinator(offer, acceptances)
+        masking = self._coordinator(offer)
         masking.list_channels(_channel_keys(acceptances))
         keys = [reply.masking_keys for reply in replies.values() if reply.masking_keys is not None]
         try:
             running = masking.open(exchange, keys, blocks)
             return self._steps(offer, running, patience)
-        except RoundError:
+        except MaskingError:
             # A site's message does not hold in a way that nobody can go on from; no vector opens.
             return {}
 
@@ -312,9 +313,7 @@ class MaskedSums:
         payload = canonical_bytes(document)
         self._store.add_parcel(offer.round_id, Direction.SENT, name, payload, TO_NOBODY)
 
-    def _coordinator(
-        self, offer: Offer, acceptances: Mapping[str, Acceptance]
-    ) -> MaskingCoordinator:
+    def _coordinator(self, offer: Offer) -> MaskingCoordinator:
         terms = _terms_of(offer)
         enrolled = {name: PublicKey.from_text(text) for name, text in terms.site_keys.items()}
         return MaskingCoordinator(

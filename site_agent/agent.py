@@ -306,7 +306,7 @@ class SiteAgent:
             if self._store.reply(record.round_id, exchange) is None:
                 self._answer(offer, protocol, cohort, exchange, envelope)
             is_changed |= self._deliver_reply(record.round_id, exchange)
-            if self._is_with_keys(record.round_id, exchange):
+            if offer.masking is not None and self._is_with_keys(record.round_id, exchange):
                 is_changed |= self._sums.step(offer, exchange)
         return is_changed
 

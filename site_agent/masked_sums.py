@@ -111,7 +111,7 @@ class MaskedSums:
         MaskingError
             If the list of keys does not hold.
         """
-        if offer.masking is None:
+        if offer.masking is None or self._has_channels(offer):
             return True
         note = self._note(offer, "channels", 0)
         if note is None:
@@ -278,6 +278,10 @@ class MaskedSums:
             )
         state = SiteState.from_document(json.loads(kept))
         return MaskingSite.from_state(state, key=self._identity.key, enrolled=enrolled)
+
+    def _has_channels(self, offer: Offer) -> bool:
+        kept = self._store.document(_STATE, offer.round_id)
+        return kept is not None and json.loads(kept)["channels"] is not None
 
     def _keep(
         self, round_id: str, site: MaskingSite, more: Mapping[tuple[str, str], bytes]
