@@ -32,6 +32,7 @@ from fedcac.imaging.annotation_files import (
     read_annotation_header,
 )
 from fedcac.imaging.roi_annotation import RoiAnnotation, rasterise_polygon, read_annotation
+from fedcac.imaging.roi_slices import check_regions, is_counted_down, slice_of
 from fedcac.protocol import ImageCriteria, Protocol
 from fedcac.scoring import profile_named, score_volume
 from fedcac.vocabulary import ReferenceKind, Vessel
@@ -263,16 +264,12 @@ def _check_author(path: Path) -> None:
 
 
 def _map_of_regions(annotation: RoiAnnotation, volume: Volume) -> NDArray[np.uint8]:
-    # Checks and the order of slices are those with which the same files are read for training.
-    from fedcac.training.coca import vessel_map_of
-
     if not annotation.polygons:
         raise empty_annotation()
-    is_reversed = "reversed_slices" in vessel_map_of(annotation, volume)[1]
-    flipped = replace(volume, hu=volume.hu[::-1])
-    is_clear = is_reversed or "reversed_slices" in vessel_map_of(annotation, flipped)[1]
-    vessel_map = _drawn(annotation, volume, is_reversed=is_reversed)
-    if not is_clear and not np.array_equal(
+    check_regions(annotation, volume)
+    is_reversed = is_counted_down(annotation, volume)
+    vessel_map = _drawn(annotation, volume, is_reversed=is_reversed or False)
+    if is_reversed is None and not np.array_equal(
         vessel_map, _drawn(annotation, volume, is_reversed=True)
     ):
         raise CohortError(
@@ -288,8 +285,7 @@ def _drawn(annotation: RoiAnnotation, volume: Volume, *, is_reversed: bool) -> N
     n_slices, rows, columns = volume.hu.shape
     vessel_map = np.zeros(volume.hu.shape, dtype=np.uint8)
     for polygon in annotation.polygons:
-        # Volumes run from superior to inferior; numbers count from the lowest slice up.
-        number = polygon.image_index if is_reversed else n_slices - 1 - polygon.image_index
+        number = slice_of(polygon, n_slices, is_reversed=is_reversed)
         inside = rasterise_polygon(polygon.points_px, (rows, columns))
         vessel_map[number][inside] = tuple(Vessel).index(polygon.vessel) + 1
     return vessel_map

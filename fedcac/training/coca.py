@@ -22,12 +22,8 @@ from numpy.typing import NDArray
 
 from fedcac.errors import CohortError, UsageError
 from fedcac.imaging import load_volume
-from fedcac.imaging.roi_annotation import (
-    RoiAnnotation,
-    RoiPolygon,
-    rasterise_polygon,
-    read_annotation,
-)
+from fedcac.imaging.roi_annotation import RoiAnnotation, rasterise_polygon, read_annotation
+from fedcac.imaging.roi_slices import check_regions, is_counted_down, slice_of
 from fedcac.imaging.volume import Volume
 from fedcac.protocol import ImageCriteria
 from fedcac.training.checkpoint import write_atomically
@@ -41,8 +37,6 @@ _CRITERIA = ImageCriteria(
     min_slices=1, max_slice_thickness_mm=10.0, allow_contrast=True, allow_sharp_kernel=True
 )
 _VESSELS = tuple(Vessel)
-_MAXIMUM_TOLERANCE_HU = 1.0
-_LEAST_AGREEMENT = 0.5
 
 
 @dataclass(frozen=True)
@@ -161,34 +155,24 @@ def vessel_map_of(
     The map is uint8 of the volume's shape: 1 to 4 for LM, LAD, LCX, RCA where a region holds a
     voxel of at least 130 HU, else 0.
 
-    Slice matching: an annotation names images by a number alone. COCA's numbers count slices from
-    the lowest one up (ascending z from 0), and a copy sorted by another tool may count downwards:
-    a mistake that no shape would show. So the largest value that the annotating software measured
-    in each region is looked for, to 1 HU, in the slice that either order points to, in the region
-    grown by a pixel. The order that finds more of them is taken, upwards if they are equal; where
-    even that finds fewer than half, the exam is refused. Without measured values the order is
-    upwards, unchecked.
+    Slices are matched as in `fedcac.imaging.roi_slices`. COCA's numbers count them from the lowest
+    one up; where the measured values do not tell, that order is taken, unchecked.
 
     Raises
     ------
     CohortError
         `index_outside`, `point_outside` or `slice_order_unclear`.
     """
-    n_slices, *shape = volume.hu.shape
-    rows, columns = shape
-    for polygon in annotation.polygons:
-        if polygon.image_index >= n_slices:
-            raise _refused("index_outside", "An image's index lies beyond the series.")
-        low, high = polygon.points_px.min(axis=0), polygon.points_px.max(axis=0)
-        if low.min() < 0 or high[0] > columns or high[1] > rows:
-            raise _refused("point_outside", "A point lies beyond the image.")
-    is_reversed = _is_reversed(annotation, volume)
+    n_slices, rows, columns = volume.hu.shape
+    check_regions(annotation, volume)
+    # Where nothing tells, upwards.
+    is_reversed = is_counted_down(annotation, volume) or False
     remarks = dict.fromkeys(["reversed_slices"] if is_reversed else [])
     if annotation.n_empty:
         remarks["empty_region"] = None
     vessel_map = np.zeros(volume.hu.shape, dtype=np.uint8)
     for polygon in annotation.polygons:
-        number = _slice_of(polygon, n_slices, is_reversed)
+        number = slice_of(polygon, n_slices, is_reversed=is_reversed)
         inside = rasterise_polygon(polygon.points_px, (rows, columns))
         inside &= volume.hu[number] >= THRESHOLD_HU
         label = _VESSELS.index(polygon.vessel) + 1
@@ -219,38 +203,6 @@ def _content(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise _refused("bad_annotation", "The annotation cannot be read.") from error
-
-
-def _slice_of(polygon: RoiPolygon, n_slices: int, is_reversed: bool) -> int:
-    # Volumes run from superior to inferior: rank 0 in ascending z is their last slice.
-    return polygon.image_index if is_reversed else n_slices - 1 - polygon.image_index
-
-
-def _is_reversed(annotation: RoiAnnotation, volume: Volume) -> bool:
-    measured = [polygon for polygon in annotation.polygons if polygon.maximum is not None]
-    if not measured:
-        return False
-    counts = [
-        sum(_shows_maximum(polygon, volume, is_reversed) for polygon in measured)
-        for is_reversed in (False, True)
-    ]
-    if max(counts) < _LEAST_AGREEMENT * len(measured):
-        raise _refused(
-            "slice_order_unclear", "The measured values are found in neither order of the slices."
-        )
-    return counts[1] > counts[0]
-
-
-def _shows_maximum(polygon: RoiPolygon, volume: Volume, is_reversed: bool) -> bool:
-    hu = volume.hu[_slice_of(polygon, volume.hu.shape[0], is_reversed)]
-    inside = rasterise_polygon(polygon.points_px, (hu.shape[0], hu.shape[1]))
-    # Programs disagree about pixels on the outline, so its neighbours may hold the maximum too.
-    grown = np.pad(inside, 1)
-    grown = grown[:-2] | grown[1:-1] | grown[2:]
-    grown = grown[:, :-2] | grown[:, 1:-1] | grown[:, 2:]
-    if polygon.maximum is None or not grown.any():
-        return False
-    return bool(np.any(np.abs(hu[grown] - polygon.maximum) <= _MAXIMUM_TOLERANCE_HU))
 
 
 def _refused(code: str, message: str) -> CohortError:
