@@ -28,7 +28,7 @@ Answers = dict[str, tuple[ExchangeAnswer, ...]]
 
 
 def exchange_answers(sites: Sequence[SiteView]) -> dict[str, Answers]:
-    """Return, per site and analysis, the answers in the order of the exchanges.
+    """Return, per site and analysis, the answers in the order of the steps.
 
     A site that took no part, or did not reply in time, has the code for it wherever another site
     was asked. What was asked for is known from the sites that gave it.
@@ -38,18 +38,18 @@ def exchange_answers(sites: Sequence[SiteView]) -> dict[str, Answers]:
 
 
 def _asked(sites: Sequence[SiteView]) -> dict[tuple[str, int], str]:
-    """Return the kind of aggregate that each analysis asked for in each exchange, '' if unknown."""
+    """Return the kind of aggregate that each analysis asked for in each step, '' if unknown."""
     kinds: dict[tuple[str, int], str] = {}
     for site in sites:
-        for reply in site.replies:
-            for analysis, answer in reply.answers.items():
-                key = analysis, reply.exchange
+        for step, told in enumerate(site.told, start=1):
+            for analysis, answer in told.items():
+                key = analysis, step
                 kinds[key] = kinds.get(key, "") or _kind(answer)
-    for analysis, exchange in sorted(kinds):
+    for analysis, step in sorted(kinds):
         # A search that every site refuses is still the search that it was.
-        before = kinds.get((analysis, exchange - 1), "")
-        if not kinds[analysis, exchange] and _is_fit(before):
-            kinds[analysis, exchange] = before
+        before = kinds.get((analysis, step - 1), "")
+        if not kinds[analysis, step] and _is_fit(before):
+            kinds[analysis, step] = before
     return kinds
 
 
@@ -64,9 +64,9 @@ def _is_fit(kind: str) -> bool:
 
 def _of_site(site: SiteView, asked: Mapping[tuple[str, int], str]) -> Answers:
     given = {
-        (analysis, reply.exchange): answer
-        for reply in site.replies
-        for analysis, answer in reply.answers.items()
+        (analysis, step): answer
+        for step, told in enumerate(site.told, start=1)
+        for analysis, answer in told.items()
     }
     absent = Answer(refusal=site.refusal or RefusalCode.NO_REPLY)
     found: dict[str, list[ExchangeAnswer]] = {}

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from sqlalchemy import make_url
+
+from coordinator.database import open_database
 from coordinator.engine import RoundEngine
+from coordinator.enrolment.register import Register
 from coordinator.flower_courier.courier import courier_of
 from coordinator.store import CoordinatorStore
 from fedcac.errors import UsageError
+from fedcac.exchange import Courier
 from fedcac.signing import PublicKey, SigningKey
 
-__all__ = ["CoordinatorFolder"]
+__all__ = ["CoordinatorFolder", "opened"]
 
 
 class CoordinatorFolder:
@@ -28,9 +37,38 @@ class CoordinatorFolder:
         return self.root / "keys" / "lead.key"
 
     @property
+    def database_path(self) -> Path:
+        """Where the URL of a server's database is kept; SQLite is used without it."""
+        return self.root / "database.url"
+
+    @property
     def database_url(self) -> str:
         """SQLAlchemy URL of the coordinator's database."""
-        return f"sqlite:///{(self.root / 'coordinator.sqlite').resolve()}"
+        try:
+            return self.database_path.read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            return f"sqlite:///{(self.root / 'coordinator.sqlite').resolve()}"
+
+    def use_database(self, url: str) -> str:
+        """Keep the state in a server's database from now on; return its URL without password.
+
+        Raises
+        ------
+        UsageError, IntegrityError
+            As `coordinator.database.open_database`; nothing is changed then.
+        """
+        self.key()
+        open_database(url).dispose()
+        descriptor, temporary = tempfile.mkstemp(dir=self.root, prefix=".part-")
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(url + "\n")
+        os.replace(temporary, self.database_path)
+        return make_url(url).render_as_string()
+
+    @property
+    def register(self) -> Register:
+        """What happened to the sites' keys: enrolments, renewals, revocations."""
+        return Register(self.root / "enrolments.jsonl")
 
     def create(self) -> PublicKey:
         """Make the folder and its key; SignatureError if a key is already there."""
@@ -52,9 +90,25 @@ class CoordinatorFolder:
     def store(self) -> CoordinatorStore:
         """Open the database."""
         self.key()
-        return CoordinatorStore(self.database_url)
+        return CoordinatorStore(self.database_url, register=self.register)
 
     def engine(self, store: CoordinatorStore) -> RoundEngine:
         """Return the engine over the enrolled sites' spool directories, or Flower's journal."""
-        spools = {site.name: site.spool for site in store.sites().values()}
-        return RoundEngine(store=store, courier=courier_of(self.root, spools), key=self.key())
+        return RoundEngine(store=store, courier=self.courier(store), key=self.key())
+
+    def courier(self, store: CoordinatorStore) -> Courier:
+        """Return the courier to the enrolled sites; a revoked one is neither sent to nor read."""
+        members = store.members()
+        spools = {site.name: site.spool for site in members.values()}
+        return courier_of(self.root, spools, closed=store.sites().keys() - members.keys())
+
+
+@contextmanager
+def opened(home: Path) -> Iterator[tuple[CoordinatorFolder, CoordinatorStore]]:
+    """Yield a coordinator's folder with its database, and close the database."""
+    folder = CoordinatorFolder(home)
+    store = folder.store()
+    try:
+        yield folder, store
+    finally:
+        store.close()

@@ -6,10 +6,15 @@ site, this round and what it answers. Only what passes is stored.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from datetime import datetime
 from typing import TypeVar
 
-from coordinator.store import CoordinatorStore, Direction
+from pydantic import JsonValue
+
+from coordinator.records import Direction, Event, EventKind
+from coordinator.site_keys import SiteKeys
+from coordinator.store import CoordinatorStore
 from fedcac.aggregate import Aggregate, parse_aggregate
 from fedcac.canonical import sha256_hex
 from fedcac.errors import FedcacError, GateError
@@ -23,7 +28,7 @@ from fedcac.exchange import (
     Reply,
     parcel_name,
 )
-from fedcac.signing import TrustedKeys, trusted
+from fedcac.signing import TrustedKeys
 from fedcac.vocabulary import RefusalCode, SiteName
 
 __all__ = ["TO_NOBODY", "TO_PARTICIPANTS", "Intake", "typed_answer"]
@@ -38,25 +43,39 @@ M = TypeVar("M", bound=Message)
 class Intake:
     """Collects and verifies the parcels of enrolled sites."""
 
-    def __init__(self, store: CoordinatorStore, courier: Courier) -> None:
+    def __init__(
+        self, store: CoordinatorStore, courier: Courier, clock: Callable[[], datetime]
+    ) -> None:
         self._store = store
         self._courier = courier
+        self._keys = SiteKeys(store)
+        self._clock = clock
 
     def acceptance(
-        self, offer: Offer, offer_digest: str, site: str, *, collect: bool = True
+        self, offer: Offer, offer_digests: Collection[str], site: str, *, collect: bool = True
     ) -> Acceptance | None:
-        """Return a site's word on an offer, or None while there is none that holds."""
+        """Return a site's word on an offer, or None while there is none that holds.
 
-        def opened(payload: bytes) -> Acceptance | None:
-            acceptance, _ = Acceptance.open(payload, self._keys_of(site))
-            address = (acceptance.round_id, acceptance.site, acceptance.offer_digest)
-            if address != (offer.round_id, site, offer_digest):
+        `offer_digests` are those of the offers of all editions: they differ in their dates alone.
+        """
+
+        def opened(payload: bytes, keys: TrustedKeys) -> Acceptance | None:
+            acceptance, _ = Acceptance.open(payload, keys)
+            if (acceptance.round_id, acceptance.site) != (offer.round_id, site):
+                return None
+            if acceptance.offer_digest not in offer_digests:
                 return None
             is_bare = acceptance.refusal is None and acceptance.channel_key is None
             return None if is_bare and offer.masking is not None else acceptance
 
+        def event(acceptance: Acceptance) -> Event:
+            code = acceptance.refusal
+            what = EventKind.ACCEPTED if code is None else EventKind.REFUSED
+            detail: dict[str, JsonValue] = {} if code is None else {"code": code.value}
+            return Event(self._clock(), site, what, offer.round_id, site, detail)
+
         name = parcel_name(offer.round_id, "acceptance")
-        return self._received(offer.round_id, site, name, opened, collect=collect)
+        return self._received(offer.round_id, site, name, opened, event, collect=collect)
 
     def reply(
         self, offer: Offer, exchange: int, site: str, *, collect: bool = False
@@ -68,13 +87,21 @@ class Intake:
             return None
         expected = (offer.round_id, site, exchange, sha256_hex(request))
 
-        def opened(payload: bytes) -> Reply | None:
-            reply, _ = Reply.open(payload, self._keys_of(site))
+        def opened(payload: bytes, keys: TrustedKeys) -> Reply | None:
+            reply, _ = Reply.open(payload, keys)
             given = (reply.round_id, reply.site, reply.exchange, reply.request_digest)
             return reply if given == expected else None
 
+        def event(reply: Reply) -> Event:
+            detail: dict[str, JsonValue] = {
+                "exchange": exchange,
+                "releases": sum(answer.refusal is None for answer in reply.answers.values()),
+                "refusals": sum(answer.refusal is not None for answer in reply.answers.values()),
+            }
+            return Event(self._clock(), site, EventKind.REPLIED, offer.round_id, site, detail)
+
         name = parcel_name(offer.round_id, "reply", exchange)
-        return self._received(offer.round_id, site, name, opened, collect=collect)
+        return self._received(offer.round_id, site, name, opened, event, collect=collect)
 
     def note(
         self, offer: Offer, step: str, exchange: int, site: str, *, collect: bool
@@ -82,41 +109,47 @@ class Intake:
         """Return a site's message of a masked sum, or None while none holds."""
         expected = (offer.round_id, site, exchange, step)
 
-        def opened(payload: bytes) -> MaskingNote | None:
-            note, _ = MaskingNote.open(payload, self._keys_of(site))
+        def opened(payload: bytes, keys: TrustedKeys) -> MaskingNote | None:
+            note, _ = MaskingNote.open(payload, keys)
             given = (note.round_id, note.site, note.exchange, note.step)
             return note if given == expected else None
 
         name = parcel_name(offer.round_id, step, exchange)
-        return self._received(offer.round_id, site, name, opened, collect=collect)
+        return self._received(offer.round_id, site, name, opened, None, collect=collect)
 
     def _received(
         self,
         round_id: str,
         site: str,
         name: str,
-        opened: Callable[[bytes], M | None],
+        opened: Callable[[bytes, TrustedKeys], M | None],
+        event: Callable[[M], Event] | None,
         *,
         collect: bool,
     ) -> M | None:
         stored = self._store.parcel(round_id, Direction.RECEIVED, name, site)
         if stored is not None:
-            return opened(stored)
+            return opened(stored, self._keys.stored(site))
         arrived = self._courier.collect(SiteName(site), name) if collect else None
         if arrived is None:
             return None
         try:
-            message = opened(arrived)
+            message = opened(arrived, self._keys.arriving(site))
         except FedcacError:
             # Not stored: whoever tampered with the way must not be able to end a site's part in
             # the round; the genuine parcel may still come.
             return None
         if message is not None:
-            self._store.add_parcel(round_id, Direction.RECEIVED, name, arrived, site)
+            self._store.add_parcel(
+                round_id,
+                Direction.RECEIVED,
+                name,
+                arrived,
+                site,
+                at=self._clock(),
+                events=() if event is None else (event(message),),
+            )
         return message
-
-    def _keys_of(self, site: str) -> TrustedKeys:
-        return trusted([self._store.sites()[site].key])
 
 
 def typed_answer(answer: Answer) -> Aggregate | RefusalCode:

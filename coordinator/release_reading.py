@@ -6,12 +6,13 @@ first line against the lead's key, and what the documents say of one another.
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from coordinator.masked_sums import SumOfSites
 from coordinator.release_records import (
@@ -24,6 +25,7 @@ from coordinator.release_records import (
     envelope_of,
     part_words,
 )
+from coordinator.views import Used
 from fedcac.aggregate import parse_aggregate
 from fedcac.canonical import canonical_bytes, digest_of, sha256_hex
 from fedcac.errors import GateError, IntegrityError, SignatureError, UsageError
@@ -35,9 +37,14 @@ from fedcac.vocabulary import RefusalCode
 
 __all__ = ["Releases", "read_releases"]
 
+_LARGEST_RELEASES = 2**30
 _ASK_AGAIN = "Ask who wrote it for the file as it was written."
 
 B = TypeVar("B", bound=BaseModel)
+
+_STEP: TypeAdapter[dict[str, dict[str, int]]] = TypeAdapter(
+    dict[str, dict[str, int]], config=ConfigDict(strict=True)
+)
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,8 @@ class Releases:
         By exchange, and by exchange and site. Requests are there in signed files only.
     sums
         One mapping of analyses per exchange; empty where nothing was masked.
+    steps
+        Of a later edition, which exchange every answer comes from; empty in a first edition.
     n_signed
         Documents whose signature was checked, the first line included.
     lead_key
@@ -65,6 +74,7 @@ class Releases:
     requests: Mapping[int, Request]
     replies: Mapping[tuple[int, str], Reply]
     sums: tuple[Mapping[str, SumOfSites], ...]
+    steps: tuple[Used, ...]
     n_signed: int
     lead_key: PublicKey | None
     payload: bytes
@@ -76,7 +86,7 @@ def read_releases(path: Path, lead_key: PublicKey | None = None) -> Releases:
     Parameters
     ----------
     path
-        The file or the folder.
+        The file, the folder, or the archive that `fedcac-coordinator round export` wrote.
     lead_key
         The key that must have signed the file, where the reader knows it. Without it a signature
         only says that the file agrees with itself.
@@ -111,13 +121,26 @@ def read_releases(path: Path, lead_key: PublicKey | None = None) -> Releases:
 
 def _bytes_of(path: Path) -> bytes:
     try:
+        if path.is_file() and zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                return _member(archive)
         return (path / RELEASES_FILE if path.is_dir() else path).read_bytes()
-    except OSError as error:
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
         raise UsageError(
             f"There are no releases at '{path}'.",
             code="no_releases",
-            cure=f"Give an output folder, or the file {RELEASES_FILE} of one.",
+            cure=f"Give an output folder, the file {RELEASES_FILE} of one, or the archive of a "
+            "pooled round.",
         ) from error
+
+
+def _member(archive: zipfile.ZipFile) -> bytes:
+    # What a member says of its size is not believed: a small archive can unpack to anything.
+    with archive.open(RELEASES_FILE) as stream:
+        payload = stream.read(_LARGEST_RELEASES + 1)
+    if len(payload) > _LARGEST_RELEASES:
+        raise _malformed("it is larger than any round's")
+    return payload
 
 
 def _line(line: bytes, number: int) -> Record:
@@ -186,6 +209,11 @@ def _assembled(
     sums = of("sums")
     if sums and [record.exchange for record in sums] != list(range(1, header.exchanges + 1)):
         raise _incomplete("there must be the sums of every exchange, or none")
+    steps = of("step")
+    if [record.exchange for record in steps] != list(range(1, len(steps) + 1)) or bool(steps) != (
+        header.edition > 1
+    ):
+        raise _incomplete("there must be every step of a later edition, and of no other")
     return Releases(
         header=header,
         protocol=_typed(Protocol, protocols[0]),
@@ -197,6 +225,7 @@ def _assembled(
             for record in of("reply")
         },
         sums=tuple(_sums(record) for record in sums),
+        steps=tuple(_step(record) for record in steps),
         n_signed=sum(record.signature is not None for record in records) + (lead is not None),
         lead_key=lead,
         payload=payload,
@@ -216,6 +245,13 @@ def _sums(record: Record) -> dict[str, SumOfSites]:
     try:
         return {analysis: _sum(told) for analysis, told in record.document.items()}
     except (GateError, KeyError, TypeError, ValueError) as error:
+        raise _malformed(f"the {part_words(record)} does not have its shape") from error
+
+
+def _step(record: Record) -> Used:
+    try:
+        return _STEP.validate_python(record.document)
+    except ValidationError as error:
         raise _malformed(f"the {part_words(record)} does not have its shape") from error
 
 
@@ -240,6 +276,12 @@ def _check_round(releases: Releases) -> None:
             for key, reply in releases.replies.items()
         )
         and all(request.exchange == number for number, request in releases.requests.items())
+        and all(
+            (exchange, site) in releases.replies
+            for step in releases.steps
+            for sites in step.values()
+            for site, exchange in sites.items()
+        )
         and all(_promised(releases, number) for number in range(1, len(releases.sums) + 1))
     )
     if not agrees:

@@ -24,6 +24,7 @@ __all__ = [
     "HEADER_TYPE",
     "PAYLOAD_TYPES",
     "RELEASES_FILE",
+    "EditionEntry",
     "Part",
     "Record",
     "RoundHeader",
@@ -38,7 +39,7 @@ __all__ = [
 RELEASES_FILE: Final = "releases.jsonl"
 HEADER_TYPE: Final = "application/vnd.fedcac.releases+json"
 
-What = Literal["round", "protocol", "offer", "request", "reply", "sums"]
+What = Literal["round", "protocol", "offer", "request", "reply", "sums", "step"]
 
 PAYLOAD_TYPES: Final[dict[What, str]] = {
     "round": HEADER_TYPE,
@@ -47,7 +48,8 @@ PAYLOAD_TYPES: Final[dict[What, str]] = {
     "request": Request.payload_type,
     "reply": Reply.payload_type,
 }
-"""What each document is signed as. The sums are the coordinator's; the first line covers them."""
+"""What each document is signed as. Sums and steps are the coordinator's; the first line covers
+them."""
 
 DigestWord = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 KeyWord = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -113,11 +115,23 @@ class SiteEntry(_Document):
     n_bytes: NonNegativeInt
 
 
+class EditionEntry(_Document):
+    """One edition of the round: which sites it added to the one before, and why."""
+
+    edition: PositiveInt
+    added: tuple[str, ...]
+    reason: str
+    started_at: datetime
+    deadline: datetime
+    finished_at: datetime | None
+    outcome: Literal["pooled", "failed", "cancelled"] | None
+
+
 class RoundHeader(_Document):
     """The first line's document.
 
     `estimates_digest` is that of the `estimates.csv` which the coordinator wrote; `package` is
-    the model package's manifest.
+    the model package's manifest. `editions` are those up to `edition`, the one pooled here.
     """
 
     format: Literal["fedcac-releases/1"] = "fedcac-releases/1"
@@ -132,6 +146,8 @@ class RoundHeader(_Document):
     sites: tuple[SiteEntry, ...]
     estimates_digest: DigestWord
     package: dict[str, JsonValue] | None
+    edition: PositiveInt = 1
+    editions: tuple[EditionEntry, ...] = ()
     parts: tuple[Part, ...]
 
 

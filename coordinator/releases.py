@@ -17,11 +17,13 @@ from coordinator.intake import TO_PARTICIPANTS
 from coordinator.masked_sums import SumOfSites
 from coordinator.release_records import (
     HEADER_TYPE,
+    EditionEntry,
     Record,
     RoundHeader,
     SiteEntry,
     record_of,
 )
+from coordinator.site_keys import SiteKeys
 from coordinator.store import CoordinatorStore, Direction
 from coordinator.views import RoundView, SiteView
 from fedcac import __version__
@@ -60,7 +62,7 @@ def seals_of(store: CoordinatorStore, lead: SigningKey, round_id: str) -> RoundS
         receiver = TO_PARTICIPANTS if what == "request" else ""
         return store.parcel(round_id, Direction.SENT, name, receiver)
 
-    keys = {name: site.key for name, site in store.sites().items()}
+    keys = SiteKeys(store).at(store.round(round_id).started_at)
     return RoundSeals(lead, keys, envelope)
 
 
@@ -89,6 +91,21 @@ def releases_jsonl(
         sites=tuple(_entry(site, seals) for site in view.sites),
         estimates_digest=sha256_hex(estimates_csv(view.estimates).encode()),
         package=None if package is None else json.loads(package.to_bytes()),
+        edition=view.record.edition,
+        editions=tuple(
+            EditionEntry.model_validate(
+                {
+                    "edition": one.edition,
+                    "added": one.added,
+                    "reason": one.reason,
+                    "started_at": one.started_at,
+                    "deadline": one.deadline,
+                    "finished_at": one.finished_at,
+                    "outcome": one.outcome and one.outcome.value,
+                }
+            )
+            for one in view.editions
+        ),
         parts=tuple(record.part() for record in records),
     )
     document = header.model_dump(mode="json")
@@ -130,6 +147,9 @@ def _records(view: RoundView, seals: RoundSeals | None) -> Iterator[Record]:
                     )
         if view.sums:
             yield record_of("sums", _sums(view.sums[number - 1]), exchange=number)
+    for number, used in enumerate(view.steps, start=1):
+        document: dict[str, JsonValue] = {name: dict(sites) for name, sites in used.items()}
+        yield record_of("step", document, exchange=number)
 
 
 def _sums(told: Mapping[str, SumOfSites]) -> dict[str, JsonValue]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from coordinator.intake import typed_answer
+from coordinator.records import EditionRecord
 from coordinator.release_reading import Releases
+from coordinator.release_records import EditionEntry
 from coordinator.store import RoundRecord, RoundState
-from coordinator.views import RoundView, SiteView
+from coordinator.views import RoundView, SiteView, Used
 from fedcac.aggregate import Aggregate
 from fedcac.errors import IntegrityError
+from fedcac.exchange import Answer, Query
 from fedcac.statistics import SUM_OF_SITES, PoolingSession, SiteAnswers
 from fedcac.vocabulary import RefusalCode, SiteName
 
@@ -28,16 +31,13 @@ def repool(releases: Releases) -> RoundView:
     """
     header, offer = releases.header, releases.offer
     session = PoolingSession(releases.protocol, [SiteName(site) for site in offer.sites])
-    for number in range(1, header.exchanges + 1):
+    steps = []
+    for number in range(1, (len(releases.steps) or header.exchanges) + 1):
         queries = session.queries
-        request = releases.requests.get(number)
-        if request is not None and request.queries != queries:
-            raise IntegrityError(
-                f"The questions of exchange {number} are not those that this version asks.",
-                code="releases_other_questions",
-                cure=f"Pool with fedcac {header.software}, which wrote the file.",
-            )
-        session.answer(_answers(releases, number, tuple(queries)))
+        used = _used(releases, number, queries)
+        _check_questions(releases, used, queries, number)
+        session.answer(_answers(releases, number, used, tuple(queries)))
+        steps.append(used)
     if not session.is_finished:
         raise IntegrityError(
             f"The pooling goes on after exchange {header.exchanges}, the last one there.",
@@ -52,6 +52,7 @@ def repool(releases: Releases) -> RoundView:
             header.started_at,
             header.deadline,
             header.finished_at,
+            edition=header.edition,
         ),
         offer=offer,
         protocol=releases.protocol,
@@ -66,6 +67,7 @@ def repool(releases: Releases) -> RoundView:
                     if (number, site.name) in releases.replies
                 ),
                 site.n_bytes,
+                told=tuple(_told(releases, site.name, used) for used in steps),
             )
             for site in header.sites
         ),
@@ -73,18 +75,72 @@ def repool(releases: Releases) -> RoundView:
         n_exchanges=header.exchanges,
         sums=releases.sums,
         is_finished=True,
+        steps=releases.steps,
+        editions=tuple(_edition(header.round_id, entry) for entry in header.editions),
     )
 
 
-def _answers(releases: Releases, number: int, asked: Sequence[str]) -> SiteAnswers:
+def _edition(round_id: str, entry: EditionEntry) -> EditionRecord:
+    return EditionRecord(
+        round_id=round_id,
+        edition=entry.edition,
+        started_at=entry.started_at,
+        deadline=entry.deadline,
+        finished_at=entry.finished_at,
+        outcome=RoundState(entry.outcome) if entry.outcome else None,
+        added=entry.added,
+        sites=(),
+        reason=entry.reason,
+    )
+
+
+def _used(releases: Releases, number: int, queries: Mapping[str, Query]) -> Used:
+    if releases.steps:
+        return releases.steps[number - 1]
+    sites = [site for exchange, site in releases.replies if exchange == number]
+    return {analysis: dict.fromkeys(sites, number) for analysis in queries}
+
+
+def _check_questions(
+    releases: Releases, used: Used, queries: Mapping[str, Query], number: int
+) -> None:
+    """Check that what is pooled in a step answers what this version asks there."""
+    exchanges = {exchange for sites in used.values() for exchange in sites.values()} | (
+        set() if releases.steps else {number}
+    )
+    for exchange in exchanges:
+        request = releases.requests.get(exchange)
+        if request is None:
+            continue
+        wanted = {name for name in used if exchange in used[name].values()}
+        is_alike = (
+            all(request.queries.get(name) == queries.get(name) for name in wanted)
+            if releases.steps
+            else request.queries == queries
+        )
+        if not is_alike:
+            raise IntegrityError(
+                f"The questions of exchange {exchange} are not those that this version asks.",
+                code="releases_other_questions",
+                cure=f"Pool with fedcac {releases.header.software}, which wrote the file.",
+            )
+
+
+def _told(releases: Releases, site: str, used: Used) -> dict[str, Answer]:
+    found = {}
+    for analysis, sites in used.items():
+        reply = releases.replies.get((sites.get(site, 0), site))
+        if reply is not None and analysis in reply.answers:
+            found[analysis] = reply.answers[analysis]
+    return found
+
+
+def _answers(releases: Releases, number: int, used: Used, asked: Sequence[str]) -> SiteAnswers:
     answers: dict[SiteName, dict[str, Aggregate | RefusalCode]] = {}
     for site in releases.header.sites:
-        reply = releases.replies.get((number, site.name))
         if site.refusal is not None:
             answers[SiteName(site.name)] = dict.fromkeys(asked, site.refusal)
-        elif reply is not None:
-            answers[SiteName(site.name)] = {
-                analysis: typed_answer(answer) for analysis, answer in reply.answers.items()
-            }
+        elif told := _told(releases, site.name, used):
+            answers[SiteName(site.name)] = {name: typed_answer(told[name]) for name in told}
     sums = releases.sums[number - 1] if releases.sums else {}
     return {**answers, SUM_OF_SITES: {analysis: one.answer for analysis, one in sums.items()}}

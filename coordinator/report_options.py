@@ -27,13 +27,37 @@ def add_format_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tables",
         action="store_true",
-        help="also write tables/ for a manuscript: LaTeX (booktabs), and HTML that Word opens",
+        help="also write every table for a manuscript as LaTeX (booktabs) into tables/",
+    )
+    parser.add_argument(
+        "--word",
+        action="store_true",
+        help="also write tables.docx, all tables in one Word document (needs fedcac[publishing])",
+    )
+    parser.add_argument(
+        "--parquet",
+        action="store_true",
+        help="also write estimates.parquet beside estimates.csv (needs fedcac[publishing])",
     )
 
 
 def formats_of(arguments: argparse.Namespace) -> ReportFormats:
-    """Return what the options of `add_format_options` ask for."""
+    """Return what the options of `add_format_options` ask for.
+
+    Raises
+    ------
+    UsageError
+        If what a form needs is not installed (`no_browser`, `no_publishing`).
+    """
     # Not above: a help text must not wait for matplotlib.
     from fedcac.report import ReportFormats
 
-    return ReportFormats(arguments.pdf, arguments.tables, arguments.png)
+    formats = ReportFormats(
+        has_pdf=arguments.pdf,
+        has_tables=arguments.tables,
+        png_mm=arguments.png,
+        has_word=arguments.word,
+        has_parquet=arguments.parquet,
+    )
+    formats.check()
+    return formats

@@ -27,7 +27,7 @@ from fedcac.report import (
     estimates_csv,
     write_report,
 )
-from fedcac.vocabulary import RefusalCode
+from fedcac.vocabulary import ReferenceKind, RefusalCode
 
 if TYPE_CHECKING:
     from fedcac.models.manifest import PackageManifest
@@ -100,6 +100,15 @@ def round_report(view: RoundView, package: PackageManifest | None) -> RoundRepor
         finished=view.record.finished_at,
         provenance=_provenance(view),
         package_card=None if package is None else _card(package),
+        editions=_editions(view),
+    )
+
+
+def _editions(view: RoundView) -> tuple[str, ...]:
+    return tuple(
+        f"edition {one.edition}: {', '.join(one.added)} added"
+        + (f" ({one.reason})" if one.reason else "")
+        for one in view.editions[1:]
     )
 
 
@@ -161,8 +170,15 @@ def _provenance(view: RoundView) -> dict[str, JsonValue]:
             "digest": view.offer.protocol_digest,
         },
         "package_digest": view.offer.package_digest,
+        "reference_package_digest": view.offer.reference_package_digest,
+        "is_reference_read_by_model": (
+            view.protocol.reference.kind is ReferenceKind.GATED_CT_MODEL
+        ),
         "coordinator_software": __version__,
         "exchanges": view.n_exchanges,
+        "edition": view.record.edition,
+        "editions": list(_editions(view)),
+        "amends": {f"version {one.version}": one.reason for one in view.protocol.amends},
         "sums": {
             f"exchange {number}": {
                 analysis: {"sites": list(told.sites), "digest": _digest(told)}

@@ -70,8 +70,15 @@ helical), reconstruction diameter (1 up to 260 mm, -2 from 300 mm), slice thickn
 sequence or spiral, scoring kernels, body part, and what series and protocol are called in fifteen
 languages (3 and 2). From 3 points a series is gated, to -2 non-gated. For attenuation correction:
 the description (4), a SPECT/CT or PET/CT scanner (3), NM or PT in the study (2), a whole-body
-diameter, low exposure and current (1 each); from 4. A protocol that states an `acquisition`
-excludes only a series that clearly is another.
+diameter, low exposure and current, one of Siemens' smoothest kernels (1 each), and -3 for a
+diagnostic current, because hybrid scanners make diagnostic scans too; from 4. A protocol that
+states an `acquisition` excludes only a series that clearly is another. Where it asks for
+attenuation correction, a series that seems non-gated stays, because many are not labelled. No
+attenuation-correction CT is among the collections below: its rules follow the makers' naming
+and are tested on made headers alone.
+
+Every exam carries what its header says as covariates, where a protocol names them: see
+[fill in the clinical table](../how-to/fill-in-the-clinical-table.md).
 
 Of a series with several cardiac phases or acquisitions at the same positions the phase nearest to
 `preferred_phase_percent` is read; without that rule it is excluded as `several_phases`.

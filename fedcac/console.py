@@ -12,14 +12,23 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fedcac.errors import FedcacError
 
-__all__ = ["Outcome", "Verb", "add_format", "progress", "run_command", "say"]
+__all__ = [
+    "Listener",
+    "Outcome",
+    "Verb",
+    "add_format",
+    "heard_by",
+    "progress",
+    "run_command",
+    "say",
+]
 
 _SCHEMA_VERSION = 1
 
@@ -84,8 +93,34 @@ def _print_envelope(status: str, exit_code: int, content: dict[str, Any]) -> Non
     sys.stdout.write(json.dumps(envelope, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+class Listener(Protocol):
+    """Hears what would be shown on standard error, for a service that keeps a log instead."""
+
+    def said(self, message: str) -> None:
+        """Hear a message."""
+
+    def advanced(self, description: str, finished: int, total: int) -> None:
+        """Hear how far long work is; called at its beginning with `finished` 0, too."""
+
+
+_LISTENERS: list[Listener] = []
+
+
+@contextmanager
+def heard_by(listener: Listener) -> Iterator[None]:
+    """Give messages and progress to a listener, and not to standard error."""
+    _LISTENERS.append(listener)
+    try:
+        yield
+    finally:
+        _LISTENERS.remove(listener)
+
+
 def say(message: str) -> None:
-    """Tell a person something on standard error."""
+    """Tell a person something on standard error, or whoever listens instead."""
+    if _LISTENERS:
+        _LISTENERS[-1].said(message)
+        return
     sys.stderr.write(message.rstrip("\n") + "\n")
     sys.stderr.flush()
 
@@ -96,6 +131,9 @@ def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
 
     A bar with the remaining time on a terminal; a plain line per tenth elsewhere.
     """
+    if _LISTENERS:
+        yield _told(_LISTENERS[-1], description, total)
+        return
     if sys.stderr.isatty():
         columns = (
             TextColumn("{task.description}"),
@@ -117,3 +155,15 @@ def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
             say(f"{description}: {finished}/{total}")
 
     yield advance
+
+
+def _told(listener: Listener, description: str, total: int) -> Callable[[], None]:
+    finished = 0
+    listener.advanced(description, 0, total)
+
+    def advance() -> None:
+        nonlocal finished
+        finished += 1
+        listener.advanced(description, finished, total)
+
+    return advance

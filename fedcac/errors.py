@@ -17,6 +17,7 @@ __all__ = [
     "PackageError",
     "PolicyError",
     "ProtocolError",
+    "ResourceError",
     "RoundError",
     "SignatureError",
     "TableError",
@@ -120,6 +121,13 @@ class IntegrityError(FedcacError):
 
     exit_code = 11
     family = "integrity"
+
+
+class ResourceError(FedcacError):
+    """The machine lacks what the work needs: room on a disk, rights, or a free database."""
+
+    exit_code = 12
+    family = "resource"
 
 
 def all_error_types() -> tuple[type[FedcacError], ...]:

@@ -15,14 +15,17 @@ from fedcac.aggregate import FlowStage
 from fedcac.canonical import sha256_hex
 from fedcac.errors import IntegrityError, UsageError
 from fedcac.report.documents import OUTPUT_FORMAT
-from fedcac.report.estimates_csv import COLUMNS, read_estimates
+from fedcac.report.estimates_csv import read_estimates
+from fedcac.report.estimates_frame import (
+    PARQUET_FILE,
+    estimates_frame,
+    read_estimates_parquet,
+)
 from fedcac.statistics.estimator import META, POOLED
 from fedcac.vocabulary import CellStatus, Measure, RowStatus
 
 __all__ = ["RoundOutput", "read_output"]
 
-_COUNTS = ("n", "n_events")
-_NUMBERS = ("estimate", "se", "ci_low", "ci_high", "p_value")
 _WITHHELD_COUNTS = (
     "n_patients",
     "n_patients_pooled",
@@ -139,21 +142,26 @@ class RoundOutput:
 def read_output(folder: str | os.PathLike[str]) -> RoundOutput:
     """Read the output folder of a round.
 
+    Either table of estimates will do: `estimates.csv`, or the `estimates.parquet` of `--parquet`,
+    which holds the same. Where both are there, both are checked.
+
     Raises
     ------
     UsageError
         If the folder holds no output of this project (`not_an_output`).
+        If the folder's only table of estimates is `estimates.parquet` and pyarrow is not installed
+        (`no_publishing`).
     IntegrityError
-        If `estimates.csv` or `results.json` is not the one that `provenance.json` names
-        (`output_altered`).
+        If `estimates.csv`, `estimates.parquet` or `results.json` is not the one that
+        `provenance.json` names (`output_altered`).
     TableError
-        As `fedcac.report.read_estimates`.
+        As `fedcac.report.read_estimates`, or if the Parquet file has another schema.
     """
     root = Path(folder)
     provenance = _document(root, "provenance.json")
     if provenance.get("format") != OUTPUT_FORMAT:
         raise _not_an_output(root)
-    for name in ("estimates.csv", "results.json"):
+    for name in _numbers_of(root, provenance):
         _check_digest(root, name, provenance)
     results = _document(root, "results.json")
     protocol = provenance["protocol"]
@@ -163,7 +171,7 @@ def read_output(folder: str | os.PathLike[str]) -> RoundOutput:
         protocol_id=protocol["id"],
         protocol_version=protocol["version"],
         protocol_digest=protocol["digest"],
-        estimates=_estimates(root / "estimates.csv"),
+        estimates=_estimates(root, provenance),
         flow=_frame(_flow_rows(results["sites"]), ("site", "kind", "name", "n", "status"), ("n",)),
         sites=_sites(results["sites"]),
         withheld=_withheld(results["withheld"]),
@@ -181,6 +189,17 @@ def _document(root: Path, name: str) -> dict[str, Any]:
     return document
 
 
+def _numbers_of(root: Path, provenance: Mapping[str, Any]) -> list[str]:
+    """Return the files that must be as they were written."""
+    names = ["results.json"]
+    has_parquet = PARQUET_FILE in provenance.get("files", {}) and (root / PARQUET_FILE).exists()
+    if has_parquet:
+        names.append(PARQUET_FILE)
+    if not has_parquet or (root / "estimates.csv").exists():
+        names.append("estimates.csv")
+    return names
+
+
 def _check_digest(root: Path, name: str, provenance: Mapping[str, Any]) -> None:
     try:
         payload = (root / name).read_bytes()
@@ -194,19 +213,11 @@ def _check_digest(root: Path, name: str, provenance: Mapping[str, Any]) -> None:
         )
 
 
-def _estimates(path: Path) -> pd.DataFrame:
-    rows = read_estimates(path)
-    frame = pd.DataFrame(
-        [[getattr(row, column) for column in COLUMNS] for row in rows], columns=list(COLUMNS)
-    )
-    for column in COLUMNS:
-        if column in _NUMBERS:
-            frame[column] = frame[column].astype("float64")
-        elif column in _COUNTS:
-            frame[column] = frame[column].astype("Int64")
-        else:
-            frame[column] = [str(value) for value in frame[column]]
-    return frame
+def _estimates(root: Path, provenance: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the estimates of the CSV file, or of the Parquet file where that is the only one."""
+    if (root / "estimates.csv").exists() or PARQUET_FILE not in provenance.get("files", {}):
+        return estimates_frame(read_estimates(root / "estimates.csv"))
+    return read_estimates_parquet(root / PARQUET_FILE)
 
 
 def _flow_rows(sites: list[dict[str, Any]]) -> Iterator[tuple[object, ...]]:
@@ -315,5 +326,6 @@ def _not_an_output(root: Path) -> UsageError:
     return UsageError(
         f"'{root}' is not an output folder of a round.",
         code="not_an_output",
-        cure="Give the folder that holds provenance.json, results.json and estimates.csv.",
+        cure="Give the folder that holds provenance.json, results.json, and estimates.csv or "
+        "estimates.parquet.",
     )

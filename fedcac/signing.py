@@ -7,7 +7,6 @@ never be read as another. Bytes become trusted here and nowhere else.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
@@ -18,7 +17,7 @@ from typing import Annotated, NewType, Self
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from fedcac.canonical import canonical_bytes
 from fedcac.errors import SignatureError
@@ -74,7 +73,8 @@ class PublicKey:
             )
         try:
             return cls(base64.b64decode(words[1], validate=True))
-        except binascii.Error as error:
+        # Neither base64 nor, beyond ASCII, text that could be.
+        except ValueError as error:
             raise SignatureError("The public key is damaged.", code="malformed_key") from error
 
 
@@ -199,7 +199,7 @@ def open_envelope(envelope: bytes, payload_type: str, keys: TrustedKeys) -> tupl
     try:
         parsed = Envelope.model_validate_json(envelope)
         payload = base64.b64decode(parsed.payload, validate=True)
-    except (ValidationError, binascii.Error) as error:
+    except ValueError as error:  # not the schema, not base64, or beyond ASCII
         raise SignatureError(
             "This is not a signed envelope.",
             code="malformed_envelope",
@@ -218,7 +218,7 @@ def open_envelope(envelope: bytes, payload_type: str, keys: TrustedKeys) -> tupl
         is_known_key_seen = True
         try:
             raw = base64.b64decode(signature.sig, validate=True)
-        except binascii.Error:
+        except ValueError:
             continue
         if key.verify(raw, message):
             return payload, key

@@ -4,7 +4,8 @@ Columns are the site-table contract: `patient_id`, `index_score` (or `index_cate
 answers with a category's label), `reference_score` (in a clinical table also
 `reference_annotation`, the path of what is scored in its place), optional
 `index_{lm,lad,lcx,rca}` and `reference_{...}`, and what the protocol's analyses name:
-probabilities, further scores, endpoints, covariates.
+probabilities, further scores, endpoints, covariates. The model's own score and category beside the
+platform's are `index_native_score` and `index_native_category`.
 Messages name the line and the column, never a patient.
 """
 
@@ -15,23 +16,22 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from datetime import date
 from pathlib import Path
 
 import numpy as np
 
 from fedcac.errors import TableError
 from fedcac.exams import Exams, vessel_columns
-from fedcac.protocol import (
-    AnalysisSpec,
-    CategoryScheme,
-    Protocol,
-)
+from fedcac.protocol import AnalysisSpec, Protocol
+from fedcac.protocol.categories import category_scores
 from fedcac.protocol.columns import ColumnKind, columns_of
+from fedcac.protocol.header_covariates import header_covariates
 from fedcac.table_cells import (
     PARSERS,
     Parser,
     covariate_parser,
+    parse_date,
     parse_eligibility,
     parse_score,
     parse_score_or_missing,
@@ -40,20 +40,26 @@ from fedcac.table_lines import columns_words, read_lines, together
 from fedcac.vocabulary import ExclusionReason, Vessel
 
 __all__ = [
+    "NATIVE_CATEGORY",
+    "NATIVE_SCORE",
     "REFERENCE_ANNOTATION",
+    "REFERENCE_DATE",
     "ClinicalTable",
     "JoinedExams",
     "ScoredExam",
     "SiteTable",
     "TableSurvey",
     "assemble_exams",
+    "is_answered_by_model",
     "read_clinical_table",
     "read_site_table",
     "survey_clinical_table",
 ]
 
 INDEX_SCORE, CATEGORY = "index_score", "index_category"
+NATIVE_SCORE, NATIVE_CATEGORY = "index_native_score", "index_native_category"
 REFERENCE_SCORE, REFERENCE_ANNOTATION = "reference_score", "reference_annotation"
+REFERENCE_DATE = "reference_date"
 
 Row = dict[str, float]
 
@@ -75,6 +81,8 @@ class ClinicalTable:
     ----------
     annotations
         What the column `reference_annotation` names, by patient; their reference score is NaN.
+    reference_dates
+        The days of `reference_date`, on which a reference was read whose exam is not here.
     ignored_columns
         Columns that nothing in the protocol asks for.
     """
@@ -83,6 +91,7 @@ class ClinicalTable:
     excluded: frozenset[str] = field(repr=False)
     columns: tuple[str, ...]
     annotations: Mapping[str, str] = field(default_factory=dict, repr=False)
+    reference_dates: Mapping[str, date] = field(default_factory=dict, repr=False)
     ignored_columns: tuple[str, ...] = ()
 
 
@@ -104,12 +113,16 @@ class TableSurvey:
 
 @dataclass(frozen=True)
 class ScoredExam:
-    """An index exam that was scored at this site, and the patient it belongs to."""
+    """An index exam that was scored at this site, and the patient it belongs to.
+
+    `further` holds what the model answered beside the score, by column of the site table.
+    """
 
     exam_key: str
     patient_id: str = field(repr=False)
     total: float
     vessels: Mapping[Vessel, float]
+    further: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,8 +156,12 @@ def read_site_table(path: Path, protocol: Protocol) -> SiteTable:
     return SiteTable(exams, len(rows) - len(kept), reader.ignored_columns)
 
 
-def read_clinical_table(path: Path, protocol: Protocol) -> ClinicalTable:
+def read_clinical_table(
+    path: Path, protocol: Protocol, *, is_reference_scored: bool = False
+) -> ClinicalTable:
     """Read the clinical half of a site's table; a patient's reference score may be missing.
+
+    So may a column that the header of the scored series tells (`header_covariates`).
 
     The column `reference_score` may be missing too where there is a `reference_annotation`.
 
@@ -153,13 +170,14 @@ def read_clinical_table(path: Path, protocol: Protocol) -> ClinicalTable:
     TableError
         As `read_site_table`; `two_references` if a line has a score and an annotation.
     """
-    reader = _Reader(path, protocol, needs_index=False)
+    reader = _Reader(path, protocol, needs_index=False, needs_reference=not is_reference_scored)
     rows = reader.rows()
     return ClinicalTable(
         rows=rows,
         excluded=frozenset(reader.excluded),
         columns=reader.value_columns,
         annotations=reader.annotations,
+        reference_dates=reader.reference_dates,
         ignored_columns=reader.ignored_columns,
     )
 
@@ -188,7 +206,10 @@ def assemble_exams(scored: Sequence[ScoredExam], table: ClinicalTable) -> Joined
             kept.append((exam, row))
     columns = {"index_score": [exam.total for exam, _ in kept]}
     for vessel in Vessel:
-        columns[vessel_columns(vessel)[0]] = [exam.vessels[vessel] for exam, _ in kept]
+        column = vessel_columns(vessel)[0]
+        columns[column] = [exam.vessels.get(vessel, math.nan) for exam, _ in kept]
+    for name in sorted({name for exam in scored for name in exam.further}):
+        columns[name] = [exam.further.get(name, math.nan) for exam, _ in kept]
     for name in table.columns:
         columns[name] = [row[name] for _, row in kept]
     exams = Exams(
@@ -205,18 +226,24 @@ def _pseudonym(patient_id: str) -> str:
 class _Reader:
     """Checks a table against a protocol, cell by cell."""
 
-    def __init__(self, path: Path, protocol: Protocol, *, needs_index: bool) -> None:
+    def __init__(
+        self, path: Path, protocol: Protocol, *, needs_index: bool, needs_reference: bool = True
+    ) -> None:
         self._header, self._lines = read_lines(path)
         self._name = path.name
         self._protocol = protocol
-        self._category_scores: dict[str, float] = {}
+        self._category_scores = category_scores(protocol.categories)
         self._has_annotations = not needs_index and REFERENCE_ANNOTATION in self._header
+        self._needs_reference = needs_reference and not self._has_annotations
         self._parsers = self._plan(needs_index)
         self._require(("patient_id", "every row"))
         self.excluded: set[str] = set()
         self.annotations: dict[str, str] = {}
+        self.reference_dates: dict[str, date] = {}
+        self._has_dates = not needs_index and REFERENCE_DATE in self._header
         used = {"patient_id", *self._parsers, *(c.column for c in protocol.clinical_criteria)}
         used |= {REFERENCE_ANNOTATION} if self._has_annotations else set()
+        used |= {REFERENCE_DATE} if self._has_dates else set()
         self.ignored_columns = tuple(name for name in self._header if name not in used)
 
     @property
@@ -241,6 +268,12 @@ class _Reader:
             annotation = cells[REFERENCE_ANNOTATION] if self._has_annotations else ""
             if annotation:
                 self.annotations[patient] = annotation
+            try:
+                day = parse_date(line, REFERENCE_DATE, cells.get(REFERENCE_DATE, ""))
+            except TableError as error:
+                problems += [error] if self._has_dates else []
+            else:
+                self.reference_dates |= {patient: day} if day else {}
         if problems:
             raise together(problems)
         return rows
@@ -305,7 +338,7 @@ class _Reader:
 
     def _plan(self, needs_index: bool) -> dict[str, Parser]:
         plan: dict[str, Parser] = {}
-        if not self._has_annotations:
+        if self._needs_reference:
             self._require((REFERENCE_SCORE, "every analysis"))
         plan[REFERENCE_SCORE] = parse_score if needs_index else parse_score_or_missing
         for spec in self._protocol.analyses:
@@ -325,19 +358,27 @@ class _Reader:
     ) -> None:
         columns = columns_of(spec, self._protocol)
         for name, kind in {**columns.optional, **columns.needed}.items():
-            if name in plan or (name == INDEX_SCORE and not needs_index):
+            if name in plan or (not needs_index and self._is_made_here(name, kind)):
                 continue
             if name == INDEX_SCORE and name not in self._header and CATEGORY in self._header:
-                self._category_scores = _category_scores(self._protocol.categories)
                 plan[CATEGORY] = self._category
+            elif name == NATIVE_CATEGORY and name in self._header:
+                plan[name] = self._category_or_missing
             elif name in columns.needed or name in self._header:
                 self._require((name, f"analysis '{spec.id}'"))
                 plan[name] = self._parser(name, kind)
+
+    def _is_made_here(self, name: str, kind: ColumnKind) -> bool:
+        is_told = name not in self._header and name in header_covariates(self._protocol)
+        return is_told or is_answered_by_model(name, kind)
 
     def _parser(self, name: str, kind: ColumnKind) -> Parser:
         if kind is ColumnKind.COVARIATE:
             return covariate_parser(self._protocol.covariate(name))
         return parse_score if name == INDEX_SCORE else PARSERS[kind]
+
+    def _category_or_missing(self, line: int, column: str, cell: str) -> float:
+        return self._category(line, column, cell) if cell else math.nan
 
     def _category(self, line: int, column: str, cell: str) -> float:
         score = self._category_scores.get(cell.lower())
@@ -351,8 +392,7 @@ class _Reader:
         return score
 
 
-def _category_scores(scheme: CategoryScheme) -> dict[str, float]:
-    """Return a score inside every category, by label: a model may answer with the category."""
-    edges = [0.0, *scheme.cut_offs, 2 * scheme.cut_offs[-1]]
-    middles = [0.0, *((low + high) / 2 for low, high in pairwise(edges[1:]))]
-    return {label.lower(): score for label, score in zip(scheme.labels, middles, strict=True)}
+def is_answered_by_model(column: str, kind: ColumnKind) -> bool:
+    """Say whether a column is the model's answer, which a site that scores exams makes itself."""
+    is_answer = column in (INDEX_SCORE, NATIVE_SCORE, NATIVE_CATEGORY)
+    return is_answer or kind is ColumnKind.PROBABILITY

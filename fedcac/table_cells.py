@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from datetime import date
 
 from fedcac.errors import TableError
 from fedcac.protocol import Covariate
@@ -14,6 +15,7 @@ __all__ = [
     "PARSERS",
     "Parser",
     "covariate_parser",
+    "parse_date",
     "parse_eligibility",
     "parse_score",
     "parse_score_or_missing",
@@ -24,6 +26,7 @@ Parser = Callable[[int, str, str], float]
 _MISSING = frozenset({"", "na", "nan", "null", "none", "."})
 # float() also reads '1_0' as 10 and digits of other scripts: not what whoever typed it meant.
 _NUMBER = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
+_DAY = re.compile(r"(19|20)[0-9]{2}(-[0-9]{2}-[0-9]{2}|[0-9]{4})")
 _TRUE, _FALSE = frozenset({"1", "yes", "true", "y"}), frozenset({"0", "no", "false", "n"})
 
 
@@ -97,6 +100,22 @@ def parse_eligibility(line: int, column: str, cell: str) -> float:
             cure="Fill in the cell, or leave the patient out of the table.",
         )
     return value
+
+
+def parse_date(line: int, column: str, cell: str) -> date | None:
+    """Return a day written YYYYMMDD or YYYY-MM-DD, None if the cell is empty."""
+    if cell.lower() in _MISSING:
+        return None
+    try:
+        if _DAY.fullmatch(cell) is None:
+            raise ValueError("another form")
+        return date.fromisoformat(cell)
+    except ValueError as error:
+        raise TableError(
+            f"Line {line}, column '{column}': not a date.",
+            code="not_a_date",
+            cure="Write YYYYMMDD or YYYY-MM-DD, and leave an unknown day empty.",
+        ) from error
 
 
 def _event(line: int, column: str, cell: str) -> float:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import NewType
+from typing import Final, NewType
 
 __all__ = [
+    "VESSEL_UNKNOWN",
     "AnalysisId",
     "BoundaryConvention",
     "CellStatus",
@@ -140,6 +141,10 @@ class Vessel(StrEnum):
     LAD = "lad"
     LCX = "lcx"
     RCA = "rca"
+
+
+VESSEL_UNKNOWN: Final = 5
+"""Label of coronary calcium whose vessel is not told, in a vessel map after 1 to 4 (LM to RCA)."""
 
 
 class CellStatus(StrEnum):

@@ -1,14 +1,15 @@
 """The site's state machine: verify, approve, score, answer. Driven by what lies in the inbox.
 
-States of a round here: offered -> approved -> answering, or refused. `step` may be called at any
-time and any number of times; after kill -9 it goes on where it stopped. Nothing is read from the
-site's data before a person (or the site's standing rule) has approved the round.
+States of a round here: offered -> approved -> answering, or refused; closed by the lead's last
+word. `step` may be called at any time and any number of times; after kill -9 it goes on where it
+stopped. Nothing is read from the site's data before a person (or the site's standing rule) has
+approved the round.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -17,21 +18,23 @@ from fedcac.errors import (
     CohortError,
     FedcacError,
     IntegrityError,
-    PackageError,
     ProtocolError,
     RoundError,
     SignatureError,
 )
 from fedcac.exchange import Acceptance, Offer, Reply, Request, Spool, parcel_name
-from fedcac.exchange.parcels import package_files, rounds_in
+from fedcac.exchange.parcels import numbered_parcels, rounds_in
 from fedcac.protocol import Protocol
 from fedcac.protocol.signing import open_protocol
 from fedcac.signing import trusted
 from fedcac.vocabulary import RefusalCode
 from site_agent.answering import Answerer
 from site_agent.cohort import ExamSource, FrozenCohort, empty_cohort
+from site_agent.faults import as_problem
 from site_agent.identity import SiteIdentity
 from site_agent.masked_sums import MaskedSums
+from site_agent.offers import Offers
+from site_agent.packages import RoundPackages
 from site_agent.store import ExchangeState, RoundRecord, RoundState, SiteStore
 
 if TYPE_CHECKING:
@@ -54,6 +57,7 @@ class SiteAgent:
         is_auto_approving: bool,
         is_accepting_onnx: bool = False,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        is_stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         self._identity = identity
         self._keys = trusted([identity.lead_key])
@@ -63,9 +67,11 @@ class SiteAgent:
         self._answerer = answerer
         self._last_cohort: tuple[str, FrozenCohort] | None = None
         self._is_auto_approving = is_auto_approving
-        self._is_accepting_onnx = is_accepting_onnx
+        self._packages = RoundPackages(spool.inbox, self._keys, is_accepting_onnx)
         self._clock = clock
+        self._is_stopping = is_stopping
         self._sums = MaskedSums(identity, store, spool, self._keys, clock)
+        self._offers = Offers(spool.inbox, self._keys, identity.name)
         self.problems: dict[str, FedcacError] = {}
 
     def step(self) -> bool:
@@ -73,14 +79,19 @@ class SiteAgent:
 
         One round's trouble does not stop another: it is kept in `problems` until the next step,
         for the site's people to read. The coordinator sees nothing of it.
+
+        `is_stopping` is asked between rounds and between exchanges; once it says so, nothing new
+        is begun.
         """
         is_changed = False
         self.problems.clear()
         for round_id in rounds_in(self._spool.inbox):
+            if self._is_stopping():
+                break
             try:
                 is_changed |= self._step_round(round_id)
-            except FedcacError as error:
-                self.problems[round_id] = error
+            except Exception as error:
+                self.problems[round_id] = as_problem(error)
         return is_changed
 
     def approve(self, round_id: str) -> None:
@@ -88,22 +99,30 @@ class SiteAgent:
         self._decide(round_id, None)
 
     def refuse(self, round_id: str) -> None:
-        """Refuse an offered round; RoundError if it is not waiting for approval."""
-        self._decide(round_id, RefusalCode.REJECTED_BY_SITE)
+        """Refuse an offered round and say so; RoundError if it is not waiting for approval."""
+        self._deliver_acceptance(self._decide(round_id, RefusalCode.REJECTED_BY_SITE))
 
     def withdraw(self, round_id: str) -> None:
         """Answer an approved round with 'empty cohort' from now on; RoundError otherwise."""
         record = self._store.round(round_id)
-        if record is None or record.state is not RoundState.APPROVED:
+        empty = empty_cohort().to_json()
+        is_approved = record is not None and record.state is RoundState.APPROVED
+        if not is_approved or self._store.freeze_cohort(round_id, empty) != empty:
             raise RoundError(
                 f"Round {round_id} is not approved and unanswered.",
                 code="not_approved",
                 cure="`fedcac-site status` lists the rounds and their states.",
             )
-        self._store.freeze_cohort(round_id, empty_cohort().to_json())
 
     def release(self, round_id: str, exchange: int) -> None:
-        """Let a held reply go; RoundError if there is none."""
+        """Let a held reply go; RoundError if there is none, or the lead has closed the round."""
+        record = self._store.round(round_id)
+        if record is not None and record.state is RoundState.CLOSED:
+            raise RoundError(
+                f"Round {round_id} was closed by the lead; nothing more leaves for it.",
+                code="round_closed",
+                cure="There is nothing to do. The reply stays here and is not sent.",
+            )
         if not self._store.release_reply(round_id, exchange):
             raise RoundError("No such reply is held.", code="nothing_held")
         self._deliver_reply(round_id, exchange)
@@ -119,59 +138,31 @@ class SiteAgent:
 
     def protocol(self, round_id: str) -> Protocol:
         """Return the verified protocol of a known round, for a person to read."""
-        return self._open_protocol(round_id, self._open_offer(round_id))
+        return self._open_protocol(round_id, self._offers.newest(round_id)[0])
+
+    def packages(self, round_id: str) -> dict[str, str]:
+        """Return name and digest of the round's packages by role, for a person to read."""
+        if not self._source.needs_package:
+            return {}
+        return self._packages.described(self._offers.newest(round_id)[0])
 
     # verification
-
-    def _open_offer(self, round_id: str) -> Offer:
-        envelope = self._parcel(round_id, "offer")
-        offer, _ = Offer.open(envelope, self._keys)
-        if offer.round_id != round_id or self._identity.name not in offer.sites:
-            raise RoundError("The offer is for another round or site.", code="wrong_address")
-        return offer
 
     def _open_protocol(
         self, round_id: str, offer: Offer, newest_seen: Mapping[str, tuple[int, str]] | None = None
     ) -> Protocol:
         protocol = open_protocol(
-            self._parcel(round_id, "protocol"), self._keys, newest_seen=newest_seen or {}
+            self._offers.parcel(round_id, "protocol"), self._keys, newest_seen=newest_seen or {}
         )
         if protocol.digest() != offer.protocol_digest:
             raise ProtocolError("The protocol is not the one offered.", code="wrong_digest")
         return protocol
 
     def _approved(self, record: RoundRecord) -> Offer:
-        # The spool is the courier's: what lies there now need not be what was approved, even if
-        # the lead's key signed it.
-        if sha256_hex(self._parcel(record.round_id, "offer")) != record.offer_digest:
-            raise RoundError(
-                "The offer was replaced after it was approved.",
-                code="offer_changed",
-                cure="Ask the lead for a new round; this one is not answered any more.",
-            )
-        return self._open_offer(record.round_id)
+        return self._offers.approved(record.round_id, record.offer_digest)
 
     def _open_package(self, round_id: str, package_digest: str) -> ModelPackage:
-        from fedcac.models import open_package
-
-        package = open_package(package_files(self._spool.inbox, round_id), self._keys)
-        if package.digest != package_digest:
-            raise SignatureError("The package is not the one offered.", code="wrong_package")
-        if package.manifest.family == "onnx" and not self._is_accepting_onnx:
-            raise PackageError(
-                "The package is an ONNX graph, which this site does not accept.",
-                code="onnx_not_accepted",
-                cure="Set accept_onnx in site.yaml to run it, and ask for a new round.",
-            )
-        return package
-
-    def _parcel(self, round_id: str, what: str, exchange: int | None = None) -> bytes:
-        payload = self._spool.inbox.get(parcel_name(round_id, what, exchange))
-        if payload is None:
-            raise RoundError(
-                f"The {what} of round {round_id} has not arrived.", code="parcel_missing"
-            )
-        return payload
+        return self._packages.open(round_id, package_digest)
 
     # the state machine
 
@@ -181,6 +172,11 @@ class SiteAgent:
             record = self._receive_offer(round_id)
             if record is None:
                 return False
+        if record.state is RoundState.CLOSED:
+            return False
+        if self._offers.is_closed(round_id):
+            self._store.set_round_state(round_id, RoundState.CLOSED, refusal=record.refusal)
+            return True
         if record.state is RoundState.REFUSED:
             return self._deliver_acceptance(record)
         if record.state is RoundState.OFFERED:
@@ -190,7 +186,9 @@ class SiteAgent:
 
     def _receive_offer(self, round_id: str) -> RoundRecord | None:
         try:
-            offer = self._open_offer(round_id)
+            offer, digest = self._offers.newest(round_id)
+            if self._offers.is_closed(round_id):
+                return None
         except (SignatureError, RoundError):
             # An offer that nobody we trust signed is not answered: an answer would tell a
             # stranger that a site listens here.
@@ -209,7 +207,7 @@ class SiteAgent:
         record = RoundRecord(
             round_id=round_id,
             state=state,
-            offer_digest=sha256_hex(self._parcel(round_id, "offer")),
+            offer_digest=digest,
             protocol_digest=offer.protocol_digest,
             package_digest=offer.package_digest,
             refusal=refusal.value if refusal else None,
@@ -227,7 +225,7 @@ class SiteAgent:
             return True
         if offer.package_digest is None or not self._source.needs_package:
             return False
-        return "manifest.json" not in package_files(self._spool.inbox, round_id)
+        return not self._packages.are_complete(offer)
 
     def _verify(self, round_id: str, offer: Offer) -> RefusalCode | None:
         try:
@@ -239,13 +237,16 @@ class SiteAgent:
         if self._source.needs_package:
             try:
                 self._open_package(round_id, offer.package_digest or "")
+                self._packages.reference(offer)
             except FedcacError:
                 return RefusalCode.PACKAGE_INVALID
         return None
 
-    def _decide(self, round_id: str, refusal: RefusalCode | None) -> None:
-        self.step()
+    def _decide(self, round_id: str, refusal: RefusalCode | None) -> RoundRecord:
+        # Not a whole step: another process may be scoring, and nothing is scored by two.
         record = self._store.round(round_id)
+        if record is None and round_id in rounds_in(self._spool.inbox):
+            record = self._receive_offer(round_id)
         if record is None or record.state is not RoundState.OFFERED:
             raise RoundError(
                 f"Round {round_id} is not waiting for approval.",
@@ -253,7 +254,9 @@ class SiteAgent:
                 cure="`fedcac-site status` lists the rounds and their states.",
             )
         state = RoundState.REFUSED if refusal else RoundState.APPROVED
-        self._store.set_round_state(round_id, state, refusal=refusal.value if refusal else None)
+        code = refusal.value if refusal else None
+        self._store.set_round_state(round_id, state, refusal=code)
+        return replace(record, state=state, refusal=code)
 
     def _deliver_acceptance(self, record: RoundRecord) -> bool:
         name = parcel_name(record.round_id, "acceptance")
@@ -277,18 +280,24 @@ class SiteAgent:
             if self._last_cohort is None or self._last_cohort[0] != stored:
                 self._last_cohort = stored, FrozenCohort.from_json(stored)
             return self._last_cohort[1]
-        package = None
+        package, reference = None, None
         if self._source.needs_package:
             package = self._open_package(record.round_id, record.package_digest or "")
+            reference = self._packages.reference(self._approved(record))
         try:
-            cohort = self._source.collect(protocol, package)
+            more = () if reference is None else (reference,)
+            cohort = self._source.collect(protocol, package, *more)
         except CohortError as error:
             # A person mends the data or withdraws; an unattended site can only withdraw.
             if error.code != "cohort.empty" or not self._is_auto_approving:
                 raise
             cohort = empty_cohort()
             self.problems[record.round_id] = error
-        self._store.freeze_cohort(record.round_id, cohort.to_json())
+        own = cohort.to_json()
+        # A person may have withdrawn the round in the meantime: what was stored first holds.
+        stored = self._store.freeze_cohort(record.round_id, own)
+        if stored != own:
+            return FrozenCohort.from_json(stored)
         self._store.set_round_state(record.round_id, RoundState.ANSWERING)
         return cohort
 
@@ -299,15 +308,28 @@ class SiteAgent:
         cohort = self._cohort(record, protocol)
         if not self._sums.is_ready(offer):
             return False
-        for exchange in itertools.count(1):
-            envelope = self._spool.inbox.get(parcel_name(record.round_id, "request", exchange))
-            if envelope is None:
+        withdrawn = self._offers.newest(record.round_id)[0].withdrawn
+        expired: RoundError | None = None
+        for exchange in numbered_parcels(self._spool.inbox, record.round_id, "request"):
+            if self._is_stopping():
                 break
             if self._store.reply(record.round_id, exchange) is None:
-                self._answer(offer, protocol, cohort, exchange, envelope)
+                if exchange in withdrawn:
+                    continue
+                try:
+                    self._answer(offer, protocol, cohort, exchange)
+                except RoundError as error:
+                    # A later request may still be good; masked sums go in their order.
+                    if error.code != "round.expired" or offer.masking is not None:
+                        raise
+                    expired = error
+                    continue
+            expired = None
             is_changed |= self._deliver_reply(record.round_id, exchange)
             if offer.masking is not None and self._is_with_keys(record.round_id, exchange):
                 is_changed |= self._sums.step(offer, exchange)
+        if expired is not None:
+            raise expired
         return is_changed
 
     def _is_with_keys(self, round_id: str, exchange: int) -> bool:
@@ -319,13 +341,9 @@ class SiteAgent:
         return reply.masking_keys is not None
 
     def _answer(
-        self,
-        offer: Offer,
-        protocol: Protocol,
-        cohort: FrozenCohort,
-        exchange: int,
-        envelope: bytes,
+        self, offer: Offer, protocol: Protocol, cohort: FrozenCohort, exchange: int
     ) -> None:
+        envelope = self._offers.parcel(offer.round_id, "request", exchange)
         request, _ = Request.open(envelope, self._keys)
         now = self._clock()
         if (request.round_id, request.exchange) != (offer.round_id, exchange):

@@ -6,9 +6,7 @@ import argparse
 import base64
 import json
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -17,65 +15,37 @@ from fedcac.console import Outcome, add_format, say
 from fedcac.disclosure import FileLedger, load_policy, stricter_of
 from fedcac.errors import IntegrityError, RoundError, UsageError
 from fedcac.exchange import Request, Spool, parcel_name
-from fedcac.signing import PublicKey, SigningKey
+from fedcac.signing import PublicKey
 from site_agent.agent import SiteAgent
-from site_agent.answering import Answerer
 from site_agent.cohort_verbs import add_cohort_verbs
+from site_agent.doctor.verbs import add_doctor_verbs
 from site_agent.flower_courier.verbs import add_courier_verbs
-from site_agent.identity import SiteIdentity
+from site_agent.joining.verbs import add_joining_options, add_joining_verbs, join_by_kit
+from site_agent.opening import opened, policy_name
 from site_agent.pacs.verbs import add_pacs_verbs
-from site_agent.peers import add_peer_verbs, known_peers
+from site_agent.peers import add_peer_verbs
 from site_agent.review import HeldReply, review_document, review_text
+from site_agent.service.verbs import add_service_verbs
 from site_agent.settings import SiteFolder, SiteSettings, create_site_folder
-from site_agent.store import ExchangeState, RoundState, SiteStore
+from site_agent.status_page.verbs import add_status_page_verb
+from site_agent.store import ExchangeState, SiteStore
 
 __all__ = ["build_parser"]
 
 
-@contextmanager
-def _opened(arguments: argparse.Namespace) -> Iterator[tuple[SiteAgent, SiteStore]]:
-    from site_agent.dicom_source import DicomFiles, DicomSource
-    from site_agent.review_artefacts import plan_at
-
-    folder = SiteFolder(arguments.home)
-    settings = folder.settings()
-    store = SiteStore(folder.database_path)
-    try:
-        source = DicomSource(
-            DicomFiles.of_site(folder, settings),
-            store,
-            device=settings.device,
-            exam_time_limit_s=settings.exam_time_limit_s,
-            maximum_excluded_share=settings.maximum_excluded_share,
-            artefacts=plan_at(folder, settings),
-        )
-        policy = load_policy(_policy_name(folder, settings))
-        agent = SiteAgent(
-            identity=SiteIdentity(
-                name=settings.name,
-                key=SigningKey.load(folder.key_path),
-                lead_key=PublicKey.from_text(settings.lead_key),
-                peers=known_peers(folder),
-            ),
-            spool=Spool.at(folder.spool_path),
-            store=store,
-            source=source,
-            answerer=Answerer(policy, FileLedger(folder.ledger_path), folder.secret()),
-            is_auto_approving=settings.approval == "auto",
-            is_accepting_onnx=settings.accept_onnx,
-        )
-        yield agent, store
-    finally:
-        store.close()
-
-
-def _policy_name(folder: SiteFolder, settings: SiteSettings) -> str | Path:
-    if settings.policy in ("research", "cms", "open"):
-        return settings.policy
-    return folder.resolve(settings.policy)
+def _opened(arguments: argparse.Namespace) -> AbstractContextManager[tuple[SiteAgent, SiteStore]]:
+    return opened(arguments.home)
 
 
 def _init(arguments: argparse.Namespace) -> Outcome:
+    if arguments.kit is not None:
+        return join_by_kit(arguments)
+    if arguments.lead_key is None:
+        raise UsageError(
+            "Whose consortium is it?",
+            code="no_kit",
+            cure="Give --kit with the file that the lead sent, or --lead-key with lead.pub.",
+        )
     lead_key = PublicKey.from_text(arguments.lead_key.read_text(encoding="ascii"))
     settings = SiteSettings(
         name=arguments.name,
@@ -94,57 +64,22 @@ def _init(arguments: argparse.Namespace) -> Outcome:
     return Outcome(text, {"public_key": key.to_text(), "fingerprint": key.fingerprint})
 
 
-def _status_of(agent: SiteAgent, store: SiteStore) -> tuple[str, dict[str, Any]]:
-    lines = []
-    rounds = {}
-    for record in store.rounds():
-        code = f" ({record.refusal})" if record.refusal else ""
-        lines.append(f"{record.round_id}: {record.state.value}{code}")
-        if record.state is RoundState.OFFERED:
-            lines.append(f"  waits for you: `fedcac-site approve {record.round_id}`, or refuse")
-        rounds[record.round_id] = {"state": record.state.value, "refusal": record.refusal}
-    for round_id, exchange in store.held():
-        lines.append(f"{round_id} exchange {exchange}: held, `fedcac-site review show` it")
-    for round_id, problem in agent.problems.items():
-        lines.append(f"{round_id} cannot go on: {problem}")
-        rounds.setdefault(round_id, {})["problem"] = problem.code
-    held = [{"round_id": round_id, "exchange": exchange} for round_id, exchange in store.held()]
-    return "\n".join(lines) or "No round has been offered.", {"rounds": rounds, "held": held}
-
-
-def _run(arguments: argparse.Namespace) -> Outcome:
-    with _opened(arguments) as (agent, store):
-        told = ""
-        while True:
-            agent.step()
-            text, content = _status_of(agent, store)
-            if arguments.once:
-                break
-            if text != told:
-                say(text)
-                told = text
-            time.sleep(arguments.interval)
-        codes = [problem.exit_code for problem in agent.problems.values()]
-    return Outcome(text, content, codes[0] if codes else 0)
-
-
-def _status(arguments: argparse.Namespace) -> Outcome:
-    with _opened(arguments) as (agent, store):
-        return Outcome(*_status_of(agent, store))
-
-
 def _approve(arguments: argparse.Namespace) -> Outcome:
     with _opened(arguments) as (agent, _):
         agent.approve(arguments.round_id)
         protocol = agent.protocol(arguments.round_id)
+        packages = agent.packages(arguments.round_id)
     text = f"Approved: {protocol.title} ({protocol.id} v{protocol.version})."
-    return Outcome(text, {"round_id": arguments.round_id, "protocol": protocol.id})
+    words = {"package": "Scored by", "reference_package": "Reference exams read by the model"}
+    text += "".join(f"\n{words[role]} {what}" for role, what in packages.items())
+    return Outcome(
+        text, {"round_id": arguments.round_id, "protocol": protocol.id, "packages": packages}
+    )
 
 
 def _refuse(arguments: argparse.Namespace) -> Outcome:
     with _opened(arguments) as (agent, _):
         agent.refuse(arguments.round_id)
-        agent.step()
     return Outcome("Refused; the lead learns the code and nothing else.")
 
 
@@ -181,7 +116,7 @@ def _held_document(
             cure="Restore the spool's inbox, or end it with `fedcac-site review reject "
             f"{round_id} {exchange} --digest {sha256_hex(envelope)[:_PREFIX_LENGTH]}`.",
         )
-    policy = load_policy(_policy_name(folder, folder.settings()))
+    policy = load_policy(policy_name(folder, folder.settings()))
     return review_document(
         HeldReply(
             envelope=envelope,
@@ -321,13 +256,15 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_setup_verbs(verbs: Any) -> None:
     init = verbs.add_parser("init", help="make a site's folder with its own key")
     init.add_argument("name", help="the site's name in the consortium")
-    init.add_argument("--lead-key", type=Path, required=True, help="the lead's lead.pub")
+    init.add_argument("--lead-key", type=Path, help="the lead's lead.pub, where there is no kit")
+    add_joining_options(init)
     init.add_argument("--manifest", default="manifest.csv")
     init.add_argument("--clinical-table", default="clinical.csv")
     init.add_argument("--policy", default="research", help="research, cms, open or a file")
     init.add_argument("--approval", choices=("manual", "auto"), default="manual")
     add_format(init, _init)
 
+    add_joining_verbs(verbs)
     add_cohort_verbs(verbs)
     add_peer_verbs(verbs)
     add_pacs_verbs(verbs)
@@ -335,11 +272,9 @@ def _add_setup_verbs(verbs: Any) -> None:
 
 
 def _add_round_verbs(verbs: Any) -> None:
-    run = verbs.add_parser("run", help="verify, score and answer whatever the inbox asks")
-    run.add_argument("--once", action="store_true", help="do what can be done now and end")
-    run.add_argument("--interval", type=float, default=5.0, help="seconds between looks")
-    add_format(run, _run)
-    add_format(verbs.add_parser("status", help="show every round and what waits"), _status)
+    add_service_verbs(verbs)
+    add_doctor_verbs(verbs)
+    add_status_page_verb(verbs)
     for name, verb, text in (
         ("approve", _approve, "approve an offered round"),
         ("refuse", _refuse, "refuse an offered round"),

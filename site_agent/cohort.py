@@ -90,8 +90,17 @@ class ExamSource(ABC):
     needs_package: bool
 
     @abstractmethod
-    def collect(self, protocol: Protocol, package: ModelPackage | None) -> FrozenCohort:
+    def collect(
+        self,
+        protocol: Protocol,
+        package: ModelPackage | None,
+        reference: ModelPackage | None = None,
+    ) -> FrozenCohort:
         """Return the cohort of a protocol, scoring what is not scored yet. Resumable.
+
+        With a `reference` package the reference exam of every pair is scored by it, and that score
+        is the reference score, whatever the clinical table says. An already scored table states
+        its reference scores itself.
 
         Raises
         ------

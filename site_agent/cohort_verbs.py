@@ -21,7 +21,7 @@ __all__ = ["add_cohort_verbs"]
 
 
 def add_cohort_verbs(verbs: Any) -> None:
-    """Add `cohort check` and `cohort dictionary`."""
+    """Add `cohort check`, `cohort dictionary` and `cohort series`."""
     cohort = verbs.add_parser("cohort", help="look at this site's exams and clinical table")
     cohort_verbs = cohort.add_subparsers(metavar="VERB", required=True)
     check = cohort_verbs.add_parser(
@@ -31,11 +31,17 @@ def add_cohort_verbs(verbs: Any) -> None:
     dictionary = cohort_verbs.add_parser(
         "dictionary", help="the clinical table's columns under a protocol, and a template of it"
     )
-    for parser in (check, dictionary):
+    series = cohort_verbs.add_parser(
+        "series",
+        help="say which series of a study's folder is read, and why: every one with its evidence",
+    )
+    for parser in (check, dictionary, series):
         parser.add_argument("protocol", help="a protocol file, or the id of a shipped one")
     dictionary.add_argument(
         "--out", type=Path, metavar="DIR", help="write template and dictionary as CSV files here"
     )
+    series.add_argument("path", type=Path, help="the folder of one study")
+    add_format(series, _series)
     add_format(check, _check)
     add_format(dictionary, _dictionary)
 
@@ -47,6 +53,12 @@ def _check(arguments: argparse.Namespace) -> Outcome:
     settings = folder.settings()
     protocol = load_protocol_or_shipped(arguments.protocol)
     return Outcome(*check_cohort(protocol, DicomFiles.of_site(folder, settings)))
+
+
+def _series(arguments: argparse.Namespace) -> Outcome:
+    from site_agent.series_survey import survey_study
+
+    return Outcome(*survey_study(load_protocol_or_shipped(arguments.protocol), arguments.path))
 
 
 def _dictionary(arguments: argparse.Namespace) -> Outcome:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,9 +11,17 @@ from typing import TYPE_CHECKING, Any
 from fedcac.aggregate import FlowStage
 from fedcac.console import progress
 from fedcac.errors import CohortError, DicomError
-from fedcac.imaging import PairingOutcome, load_volume, pair_manifest
+from fedcac.imaging import (
+    LabelMeanings,
+    PairingOutcome,
+    load_radiograph,
+    load_volume,
+    pair_manifest,
+    parse_labels,
+)
 from fedcac.models import InferenceEngine, ModelPackage
-from fedcac.protocol import Protocol
+from fedcac.models.threshold_answers import check_package_fits, check_reference_fits
+from fedcac.protocol import ImageCriteria, Protocol
 from fedcac.scoring import profile_named
 from fedcac.site_table import (
     ClinicalTable,
@@ -21,15 +30,18 @@ from fedcac.site_table import (
     read_clinical_table,
     survey_clinical_table,
 )
-from fedcac.vocabulary import ExclusionReason
+from fedcac.vocabulary import ExclusionReason, Modality
 from site_agent.cohort import ExamSource, FrozenCohort, flow_of
+from site_agent.exam_answers import scored_exam
 from site_agent.exam_pipeline import (
     EXAM_TIME_LIMIT_S,
     ExamPipeline,
     default_limits,
     package_pipeline,
 )
-from site_agent.reference_scores import score_references
+from site_agent.header_covariates import with_header_covariates
+from site_agent.reference_model import references_by_model
+from site_agent.reference_scores import reference_criteria, score_references
 from site_agent.review_artefacts import ArtefactPlan, ArtefactWriter, model_identity
 from site_agent.scoring_queue import IndexExam, ScoringQueue
 from site_agent.store import ExamRecord, SiteStore
@@ -50,11 +62,15 @@ _UNPAIRED = (
 
 @dataclass(frozen=True)
 class DicomFiles:
-    """Where a site's exams and clinical data lie, and the secret of its pseudonyms."""
+    """Where a site's exams and clinical data lie, and the secret of its pseudonyms.
+
+    `annotation_labels` is the setting of that name.
+    """
 
     manifest: Path
     clinical_table: Path
     secret: bytes
+    annotation_labels: str = ""
 
     @classmethod
     def of_site(cls, folder: SiteFolder, settings: SiteSettings) -> DicomFiles:
@@ -63,16 +79,26 @@ class DicomFiles:
             manifest=folder.resolve(settings.manifest),
             clinical_table=folder.resolve(settings.clinical_table),
             secret=folder.secret(),
+            annotation_labels=settings.annotation_labels,
         )
 
-    def pair(self, protocol: Protocol) -> PairingOutcome:
-        """Return the exam pairs of the manifest under the protocol's window."""
+    @property
+    def label_meanings(self) -> LabelMeanings | None:
+        """What the labels of NIfTI annotations stand for; UsageError `bad_labels`."""
+        return parse_labels(self.annotation_labels) if self.annotation_labels else None
+
+    def pair(self, protocol: Protocol, table: ClinicalTable | None = None) -> PairingOutcome:
+        """Return the exam pairs of the manifest under the protocol's window.
+
+        The table tells the day of a reference exam that is not in the manifest.
+        """
         window_days = protocol.pairing.window_days if protocol.pairing else None
         return pair_manifest(
             self.manifest,
             window_days=window_days,
             secret=self.secret,
             is_study=protocol.image_criteria.choose_series,
+            reference_dates=table.reference_dates if table else None,
         )
 
 
@@ -98,7 +124,12 @@ class DicomSource(ExamSource):
         self._exam_time_limit_s = exam_time_limit_s
         self._artefacts = artefacts
 
-    def collect(self, protocol: Protocol, package: ModelPackage | None) -> FrozenCohort:
+    def collect(
+        self,
+        protocol: Protocol,
+        package: ModelPackage | None,
+        reference: ModelPackage | None = None,
+    ) -> FrozenCohort:
         """Pair, score what is not scored yet, join the clinical table. See `ExamSource`."""
         if package is None:
             raise CohortError(
@@ -106,23 +137,56 @@ class DicomSource(ExamSource):
                 code="no_package",
                 cure="Ask the lead to launch the round with --model.",
             )
-        # The table first: an error in it should not come after hours of scoring.
-        table = read_clinical_table(self._files.clinical_table, protocol)
-        pairing = self._files.pair(protocol)
-        folder = self._files.clinical_table.parent
-        table = score_references(table, folder, pairing, protocol, self._store).table
+        # Package and table first: an error in them should not come after hours of scoring.
+        scorer = self._scorer(protocol, package)
+        read_by_model = None if reference is None else self._reference_queue(protocol, reference)
+        table = read_clinical_table(
+            self._files.clinical_table, protocol, is_reference_scored=reference is not None
+        )
+        pairing = self._files.pair(protocol, table)
+        if reference is None:
+            folder, meanings = self._files.clinical_table.parent, self._files.label_meanings
+            table = score_references(table, folder, pairing, protocol, self._store, meanings).table
+        table = with_header_covariates(table, pairing, protocol, self._store)
         queue = ScoringQueue(
             store=self._store,
             package_digest=package.digest,
             profile=protocol.index_test.scoring_profile,
-            scorer=self._scorer(protocol, package),
+            scorer=scorer,
         )
         records = queue.run(IndexExam(pair.exam_key, pair.index_path) for pair in pairing.pairs)
-        cohort = _assemble(protocol, pairing, records, table)
+        failures: Mapping[str, ExclusionReason] = {}
+        if read_by_model is not None:
+            references = references_by_model(table, pairing, records, read_by_model)
+            table, failures = references.table, references.failures
+        scored = [
+            scored_exam(pair, records[pair.exam_key], protocol, package)
+            for pair in pairing.pairs
+            if records[pair.exam_key].is_scored
+        ]
+        cohort = _assemble(pairing, records, scored, table, failures)
         self._check_losses(cohort)
         return cohort
 
+    def _reference_queue(self, protocol: Protocol, reference: ModelPackage) -> ScoringQueue:
+        check_reference_fits(protocol, reference)
+        profile = profile_named(protocol.index_test.scoring_profile)
+        return ScoringQueue(
+            store=self._store,
+            package_digest=reference.digest,
+            profile=profile.name,
+            scorer=package_pipeline(
+                reference,
+                InferenceEngine(reference, device=self._device),
+                reference_criteria(protocol),
+                profile,
+                default_limits(self._exam_time_limit_s),
+            ),
+            what="reference exams",
+        )
+
     def _scorer(self, protocol: Protocol, package: ModelPackage) -> ExamPipeline[IndexExam]:
+        check_package_fits(protocol, package)
         profile = profile_named(protocol.index_test.scoring_profile)
         pipeline: ExamPipeline[IndexExam] = package_pipeline(
             package,
@@ -131,7 +195,8 @@ class DicomSource(ExamSource):
             profile,
             default_limits(self._exam_time_limit_s),
         )
-        if self._artefacts is None:
+        if self._artefacts is None or not package.family.is_segmenting:
+            # A classifier marks nothing that could be looked at.
             return pipeline
         writer = ArtefactWriter(
             self._artefacts,
@@ -169,20 +234,21 @@ def _losses(cohort: FrozenCohort) -> str:
 
 
 def _assemble(
-    protocol: Protocol,
     pairing: PairingOutcome,
-    records: dict[str, ExamRecord],
+    records: Mapping[str, ExamRecord],
+    scored: Sequence[ScoredExam],
     table: ClinicalTable,
+    failures: Mapping[str, ExclusionReason],
 ) -> FrozenCohort:
+    """Join scored exams and clinical table; `failures` are those of reference exams."""
     exclusions = Counter(pairing.exclusions)
-    scored = []
-    for pair in pairing.pairs:
-        record = records[pair.exam_key]
-        if record.total is None:
-            exclusions[record.reason or ExclusionReason.INFERENCE_FAILED] += 1
-            continue
-        scored.append(ScoredExam(pair.exam_key, pair.patient_id, record.total, record.vessels))
-    joined = assemble_exams(scored, table)
+    exclusions.update(
+        record.reason or ExclusionReason.INFERENCE_FAILED
+        for record in (records[pair.exam_key] for pair in pairing.pairs)
+        if not record.is_scored
+    )
+    exclusions.update(failures.values())
+    joined = assemble_exams([exam for exam in scored if exam.exam_key not in failures], table)
     exclusions.update(joined.exclusions)
     n_paired = len(pairing.pairs)
     n_unpaired = sum(pairing.exclusions[reason] for reason in _UNPAIRED)
@@ -208,17 +274,23 @@ def check_cohort(protocol: Protocol, files: DicomFiles) -> tuple[str, dict[str, 
         If no exam pair can be used (`cohort.empty`).
     """
     table = read_clinical_table(files.clinical_table, protocol)
-    lines, table_counts = _survey(table)
-    pairing = files.pair(protocol)
-    references = score_references(table, files.clinical_table.parent, pairing, protocol, None)
+    pairing = files.pair(protocol, table)
+    lines, table_counts = _survey(with_header_covariates(table, pairing, protocol, None))
+    references = score_references(
+        table, files.clinical_table.parent, pairing, protocol, None, files.label_meanings
+    )
     lines += [f"{failure.path}: {failure.error}" for failure in references.failures]
     lines += [f"{loss.path}: {loss.reason}" for loss in pairing.losses]
     counts = Counter(pairing.exclusions)
+    is_radiograph = protocol.modality is Modality.CHEST_RADIOGRAPH
+    load: Callable[[Path, ImageCriteria], object] = (
+        load_radiograph if is_radiograph else load_volume
+    )
     n_usable = 0
     with progress("Reading exams", len(pairing.pairs)) as advance:
         for pair in pairing.pairs:
             try:
-                load_volume(pair.index_path, protocol.image_criteria)
+                load(pair.index_path, protocol.image_criteria)
                 n_usable += 1
             except DicomError as error:
                 counts[ExclusionReason(error.code.removeprefix("dicom."))] += 1

@@ -16,7 +16,8 @@ from fedcac.errors import UsageError
 from fedcac.exams import vessel_columns
 from fedcac.protocol.analyses import BlandAltmanSpec
 from fedcac.protocol.columns import ColumnKind, columns_of
-from fedcac.site_table import REFERENCE_ANNOTATION
+from fedcac.protocol.header_covariates import HEADER_COVARIATES, header_covariates
+from fedcac.site_table import REFERENCE_ANNOTATION, REFERENCE_DATE, is_answered_by_model
 from fedcac.vocabulary import Vessel
 
 if TYPE_CHECKING:
@@ -66,6 +67,9 @@ class ColumnEntry:
         The analyses that read it.
     example
         A cell that is accepted.
+    is_in_template
+        Whether the template has the column: one that a DICOM header tells it has not, because an
+        empty column would stand before the header.
     """
 
     column: str
@@ -77,21 +81,23 @@ class ColumnEntry:
     may_be_empty: bool
     needed_by: tuple[str, ...]
     example: str
+    is_in_template: bool = True
 
 
 def data_dictionary(protocol: Protocol) -> tuple[ColumnEntry, ...]:
     """Return every column that `read_clinical_table` reads under a protocol.
 
     First the patient and the reference score, then columns in the order in which the analyses and
-    the criteria name them; what stands in place of the reference score is the last.
+    the criteria name them; what stands in place of a reference exam or score comes last.
     """
     asked = _Asked(protocol)
-    return (*_fixed(), *asked.entries(), _ANNOTATION)
+    dates = () if protocol.pairing is None else (_DATE,)
+    return (*_fixed(), *asked.entries(), *dates, _ANNOTATION)
 
 
 def template_csv(entries: Sequence[ColumnEntry]) -> str:
     """Return the first line of a clinical table: every column but the alternative ones."""
-    return _csv([[entry.column for entry in entries if entry is not _ANNOTATION]])
+    return _csv([[entry.column for entry in entries if entry.is_in_template]])
 
 
 def dictionary_csv(entries: Sequence[ColumnEntry]) -> str:
@@ -99,6 +105,7 @@ def dictionary_csv(entries: Sequence[ColumnEntry]) -> str:
     rows: list[list[str]] = []
     for entry in entries:
         fields = asdict(entry)
+        del fields["is_in_template"]
         fields["is_required"] = "required" if entry.is_required else "optional"
         fields["may_be_empty"] = _yes(entry.may_be_empty)
         fields["needed_by"] = "; ".join(entry.needed_by)
@@ -159,6 +166,7 @@ class _Asked:
 
     def __init__(self, protocol: Protocol) -> None:
         self._protocol = protocol
+        self._told_by_header = frozenset(header_covariates(protocol))
         # As the reader of the table: what the first analysis takes a column for, it is.
         self._kinds: dict[str, ColumnKind] = {}
         self._required: set[str] = set()
@@ -184,8 +192,8 @@ class _Asked:
 
     def entries(self) -> Iterable[ColumnEntry]:
         for name, kind in self._kinds.items():
-            # The index score is made here, and the reference score has its own entry.
-            if name not in ("index_score", "reference_score"):
+            # The model's answers are made here, and the reference score has its own entry.
+            if name != "reference_score" and not is_answered_by_model(name, kind):
                 yield self._entry(name, kind)
 
     def _entry(self, name: str, kind: ColumnKind) -> ColumnEntry:
@@ -193,6 +201,9 @@ class _Asked:
             covariate = self._protocol.covariate(name)
             description = covariate.description
             kind_word, unit, allowed, example = _of_covariate(covariate)
+            if name in self._told_by_header:
+                source = HEADER_COVARIATES[name].source
+                description += f"; without the column taken from the DICOM header: {source}"
         else:
             description = self._description(name, kind)
             kind_word, unit, allowed, example = _OF_KIND[kind]
@@ -211,10 +222,11 @@ class _Asked:
             type=kind_word,
             unit=unit,
             allowed=allowed,
-            is_required=name in self._required,
+            is_required=name in self._required - self._told_by_header,
             may_be_empty=not is_eligibility,
             needed_by=tuple(self._askers[name]),
             example=example,
+            is_in_template=name not in self._told_by_header,
         )
 
     def _excluding(self, name: str) -> dict[float, str]:
@@ -295,18 +307,33 @@ def _fixed() -> tuple[ColumnEntry, ColumnEntry]:
     )
 
 
+_DATE = ColumnEntry(
+    column=REFERENCE_DATE,
+    description="Day of the reference exam of a patient whose reference exam the manifest does not "
+    "list, because its score alone is known; index exams are paired by it. Not in the template",
+    type="date",
+    unit="",
+    allowed="YYYYMMDD or YYYY-MM-DD",
+    is_required=False,
+    may_be_empty=True,
+    needed_by=("pairing",),
+    example="2024-03-31",
+    is_in_template=False,
+)
+
 _ANNOTATION = ColumnEntry(
     column=REFERENCE_ANNOTATION,
     description="In place of reference_score: an expert's annotation of the reference exam, which "
     "is scored here; fill in one of the two for a patient. Not in the template",
     type="path",
     unit="",
-    allowed="DICOM SEG, DICOM RTSTRUCT, or Horos or OsiriX XML; absolute or below the table's "
-    "folder",
+    allowed="DICOM SEG, DICOM RTSTRUCT, NIfTI, or Horos or OsiriX XML; absolute or below the "
+    "table's folder",
     is_required=False,
     may_be_empty=True,
     needed_by=(_EVERY,),
     example="annotations/P001.dcm",
+    is_in_template=False,
 )
 
 

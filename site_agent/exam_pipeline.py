@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -35,6 +35,7 @@ __all__ = [
     "ExamPipeline",
     "ExamScore",
     "ScoredMask",
+    "category_name",
     "default_limits",
     "package_pipeline",
     "score_mask",
@@ -50,14 +51,24 @@ _MOST_WORKERS = 4
 
 @dataclass(frozen=True)
 class ExamScore:
-    """An exam's Agatston score in total and per vessel; no vessels where the model tells none.
+    """What a model made of one exam.
 
-    `native_score` is the model's own score, where its package gives one.
+    Attributes
+    ----------
+    total, vessels
+        The Agatston score and that of each vessel; no vessels where the model tells none, and no
+        total where it makes no mask.
+    native_score, native_category
+        The model's own score and the name of its own category, where its package gives them.
+    probabilities
+        The model's probability of a score above each threshold, where it is a classifier.
     """
 
-    total: float
-    vessels: Mapping[Vessel, float]
+    total: float | None
+    vessels: Mapping[Vessel, float] = field(default_factory=dict)
     native_score: float | None = None
+    native_category: str | None = None
+    probabilities: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +116,14 @@ def score_mask(
     )
 
 
+class _Gathered(NamedTuple):
+    """An exam that was read and waits for the device."""
+
+    key: Any
+    volume: Any
+    seconds: float
+
+
 _Key = TypeVar("_Key")
 Deliver = Callable[[_Key, "ExamScore | Failure", float], None]
 
@@ -120,7 +139,8 @@ class ExamPipeline(Generic[_Key]):
     restore
         Makes the volume of what the worker handed back.
     segment
-        Makes the mask of a volume, on the device.
+        Makes the mask of a volume, on the device; with `batch`, the masks of a list of them, in
+        their order.
     score
         Scores a volume under its mask, in a thread.
     limits
@@ -130,6 +150,9 @@ class ExamPipeline(Generic[_Key]):
     review
         What else is made of an exam, of its key, volume, mask and score, in the scoring thread. It
         does not raise.
+    batch
+        How many exams the device takes at a time; None where each is segmented by itself. What an
+        exam gets must not depend on those beside it.
     """
 
     read: Callable[[Path], Reading]
@@ -139,6 +162,7 @@ class ExamPipeline(Generic[_Key]):
     limits: StreamLimits = field(default_factory=StreamLimits)
     preload: tuple[str, ...] = ()
     review: Callable[[_Key, Any, Any, ExamScore], None] | None = None
+    batch: int | None = None
 
     def run(
         self,
@@ -164,32 +188,57 @@ class ExamPipeline(Generic[_Key]):
                     ahead.release()
                     deliver(key, _outcome(future), seconds)
 
+            gathered: list[_Gathered] = []
             for arrival in ahead.arrivals(next_exam):
                 key = arrival.item[0]
-                future = self._masked(arrival, scorer)
-                if isinstance(future, Failure):
+                restored = self._restored(arrival)
+                if isinstance(restored, Failure):
                     ahead.release()
-                    deliver(key, future, arrival.seconds)
+                    deliver(key, restored, arrival.seconds)
                 else:
-                    waiting.append((key, future, arrival.seconds))
-                del arrival
+                    gathered.append(_Gathered(key, restored, arrival.seconds))
+                del arrival, restored
+                if len(gathered) < (self.batch or 1) and ahead.is_reading:
+                    continue
+                masks = self._masks([one.volume for one in gathered])
+                for one, mask in zip(gathered, masks, strict=True):
+                    if isinstance(mask, Failure):
+                        ahead.release()
+                        deliver(one.key, mask, one.seconds)
+                        continue
+                    future = scorer.submit(self._scored, one.key, one.volume, mask)
+                    waiting.append((one.key, future, one.seconds))
+                gathered.clear()
+                del masks
                 # One place stays free, so that the next series is read meanwhile.
                 settle(at_most=max(0, limits.n_in_flight - _AHEAD))
                 if not ahead.is_reading:
                     settle(at_most=0)
             settle(at_most=0)
 
-    def _masked(
-        self, arrival: Arrival[tuple[_Key, Path]], scorer: ThreadPoolExecutor
-    ) -> Future[ExamScore] | Failure:
+    def _restored(self, arrival: Arrival[tuple[_Key, Path]]) -> Any:
         if arrival.value is None:
             return arrival.failure or Failure("died")
         try:
-            volume = self.restore(arrival.value)
-            mask = self.segment(volume)
+            return self.restore(arrival.value)
         except Exception as error:
             return Failure("raised", type(error).__name__, None)
-        return scorer.submit(self._scored, arrival.item[0], volume, mask)
+
+    def _masks(self, volumes: list[Any]) -> list[Any]:
+        """Return the mask of every volume, a failure in the place of one that has none."""
+        if self.batch is not None and len(volumes) > 1:
+            try:
+                return list(self.segment(volumes))
+            except Exception:
+                # One of them may be to blame: each for itself, so that it costs no other.
+                return [self._mask(volume) for volume in volumes]
+        return [self._mask(volume) for volume in volumes]
+
+    def _mask(self, volume: Any) -> Any:
+        try:
+            return self.segment(volume) if self.batch is None else self.segment([volume])[0]
+        except Exception as error:
+            return Failure("raised", type(error).__name__, None)
 
     def _scored(self, key: _Key, volume: Any, mask: Any) -> ExamScore:
         score = self.score(volume, mask)
@@ -222,6 +271,16 @@ def _outcome(future: Future[ExamScore]) -> ExamScore | Failure:
         return Failure("raised", type(error).__name__, None)
 
 
+def category_name(index: int | None) -> str | None:
+    """Return the name of a second stage's category, None where it gave none."""
+    if index is None:
+        return None
+    # XGBoost is needed by the packages that bring a second stage, and by no other.
+    from fedcac.models.second_stage import RISK_CATEGORIES
+
+    return RISK_CATEGORIES.labels[index]
+
+
 def default_limits(time_limit_s: float = EXAM_TIME_LIMIT_S) -> StreamLimits:
     """Return limits for this machine: a core per reading process, but one, and at most four."""
     workers = max(1, min(_MOST_WORKERS, (os.cpu_count() or 1) - 1))
@@ -235,7 +294,14 @@ def package_pipeline(
     profile: ScoringProfile,
     limits: StreamLimits | None = None,
 ) -> ExamPipeline[Any]:
-    """Return the pipeline of one package, one scoring profile and a protocol's image criteria."""
+    """Return the pipeline of one package, one scoring profile and a protocol's image criteria.
+
+    A package that reads radiographs has the pipeline of `site_agent.radiograph_pipeline`.
+    """
+    if not package.family.is_segmenting:
+        from site_agent.radiograph_pipeline import radiograph_pipeline
+
+        return radiograph_pipeline(package, engine, criteria, limits or default_limits())
     second_stage = package.second_stage()
 
     def segment(volume: Volume) -> Prediction:
@@ -243,7 +309,12 @@ def package_pipeline(
 
     def score(volume: Volume, prediction: Prediction) -> ExamScore:
         scored = score_mask(volume, prediction.vessel_map, profile, second_stage)
-        return ExamScore(scored.score.total, scored.vessels, scored.native_score)
+        return ExamScore(
+            scored.score.total,
+            scored.vessels,
+            scored.native_score,
+            category_name(scored.native_category),
+        )
 
     return ExamPipeline(
         read=partial(_read_volume, criteria=criteria),

@@ -3,33 +3,60 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fedcac.console import Outcome, add_format
+from fedcac.console import Outcome, add_format, say
 from fedcac.errors import UsageError
+from fedcac.joining import compared
 from fedcac.signing import PublicKey
+from site_agent.joining.notices import distrusted_keys, new_key_of
 from site_agent.settings import SiteFolder
 
-__all__ = ["add_peer_verbs", "known_peers"]
+__all__ = ["LivePeers", "add_peer_verbs", "known_peers"]
 
 
 def known_peers(folder: SiteFolder) -> dict[str, PublicKey]:
-    """Return the signing keys of other sites that were confirmed here, by name.
+    """Return the signing keys of other sites that were confirmed here and still count, by name.
+
+    A key that the lead's notices name as replaced or revoked counts no more.
 
     Raises
     ------
     SignatureError
         If a file there is not a public key.
     """
+    distrusted = distrusted_keys(folder)
+    confirmed = _confirmed(folder).items()
+    return {name: key for name, key in confirmed if key.to_text() not in distrusted}
+
+
+def _confirmed(folder: SiteFolder) -> dict[str, PublicKey]:
     return {
         path.stem: PublicKey.from_text(path.read_text(encoding="ascii"))
         for path in sorted(folder.peers_path.glob("*.pub"))
     }
 
 
+class LivePeers(Mapping[str, PublicKey]):
+    """`known_peers` as it is whenever it is looked at: a revocation counts without a restart."""
+
+    def __init__(self, folder: SiteFolder) -> None:
+        self._folder = folder
+
+    def __getitem__(self, name: str) -> PublicKey:
+        return known_peers(self._folder)[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(known_peers(self._folder))
+
+    def __len__(self) -> int:
+        return len(known_peers(self._folder))
+
+
 def add_peer_verbs(verbs: Any) -> None:
-    """Add `peer add`, `peer list` and `peer remove`."""
+    """Add `peer add`, `peer list`, `peer replace` and `peer remove`."""
     peer = verbs.add_parser("peer", help="other sites' keys, needed for sums over sites")
     peer_verbs = peer.add_subparsers(metavar="VERB", required=True)
     add = peer_verbs.add_parser("add", help="trust a site's key after comparing its fingerprint")
@@ -37,6 +64,12 @@ def add_peer_verbs(verbs: Any) -> None:
     add.add_argument("key", type=Path, help="its site.pub, from its own people")
     add_format(add, _add)
     add_format(peer_verbs.add_parser("list", help="show every key and its fingerprint"), _list)
+    replace = peer_verbs.add_parser(
+        "replace", help="trust the new key of a site of which the lead says that it changed"
+    )
+    replace.add_argument("name")
+    replace.add_argument("--fingerprint", help="what that site's people read to you")
+    add_format(replace, _replace)
     remove = peer_verbs.add_parser("remove", help="trust a site's key no longer")
     remove.add_argument("name")
     add_format(remove, _remove)
@@ -77,10 +110,49 @@ def _add(arguments: argparse.Namespace) -> Outcome:
 
 
 def _list(arguments: argparse.Namespace) -> Outcome:
-    known = known_peers(SiteFolder(arguments.home))
+    folder = SiteFolder(arguments.home)
+    known = known_peers(folder)
     lines = [f"{name}  {key.fingerprint}" for name, key in known.items()]
+    ended: dict[str, str | None] = {}
+    for name in _confirmed(folder).keys() - known.keys():
+        notice = new_key_of(folder, name)
+        new = None if notice is None or notice.new_key is None else notice.new_key
+        ended[name] = None if new is None else PublicKey.from_text(new).fingerprint
+        lines.append(
+            f"{name}  counts no more: the lead says that it "
+            + ("is revoked" if new is None else f"changed; `peer replace {name}` confirms the new")
+        )
     text = "\n".join(lines) or "No other site's key is confirmed here; `peer add` adds one."
-    return Outcome(text, {"peers": {name: key.fingerprint for name, key in known.items()}})
+    peers = {name: key.fingerprint for name, key in known.items()}
+    return Outcome(text, {"peers": peers, "ended": ended})
+
+
+def _replace(arguments: argparse.Namespace) -> Outcome:
+    folder, path = SiteFolder(arguments.home), _path(arguments)
+    notice = new_key_of(folder, arguments.name)
+    if notice is None or notice.new_key is None:
+        raise UsageError(
+            f"The lead names no new key of {arguments.name}.",
+            code="unknown_peer",
+            cure="Wait until the notice has come, or give its file to `fedcac-site peer add`.",
+        )
+    key = PublicKey.from_text(notice.new_key)
+    signed = (
+        "its former key signed that" if notice.is_signed_by_former else "its former key did not"
+    )
+    say(f"The lead says that {arguments.name} has a new key; {signed}.")
+    compared(
+        key.fingerprint,
+        arguments.fingerprint,
+        arguments.name,
+        may_ask=arguments.format == "text",
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(key.to_text() + "\n", encoding="ascii")
+    return Outcome(
+        f"{arguments.name} is trusted with its new key:\n  {key.fingerprint}",
+        {"name": arguments.name, "fingerprint": key.fingerprint},
+    )
 
 
 def _remove(arguments: argparse.Namespace) -> Outcome:

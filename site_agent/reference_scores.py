@@ -35,12 +35,13 @@ from fedcac.imaging.roi_annotation import RoiAnnotation, rasterise_polygon, read
 from fedcac.imaging.roi_slices import check_regions, is_counted_down, slice_of
 from fedcac.protocol import ImageCriteria, Protocol
 from fedcac.scoring import profile_named, score_volume
-from fedcac.vocabulary import ReferenceKind, Vessel
+from fedcac.vocabulary import Modality, ReferenceKind, Vessel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fedcac.imaging import ExamPair, PairingOutcome, Series, Volume
+    from fedcac.imaging.label_meanings import LabelMeanings
     from fedcac.scoring import ScoringProfile
     from fedcac.site_table import ClinicalTable
     from site_agent.store import SiteStore
@@ -49,17 +50,27 @@ __all__ = [
     "AnnotationFailure",
     "ReferenceScore",
     "ScoredReferences",
+    "reference_criteria",
     "reference_score_from_annotation",
     "score_references",
 ]
 
 _LOG = logging.getLogger(__name__)
 _KIND = "reference_score"
+# What the series of a reference exam must not clearly contradict.
+_ACQUISITIONS = {
+    Modality.GATED_CT: "gated",
+    Modality.NON_GATED_CT: "non_gated",
+    Modality.CTAC: "attenuation_correction",
+}
 
 
 @dataclass(frozen=True)
 class ReferenceScore:
-    """The Agatston score of an annotated exam, in total and per vessel."""
+    """The Agatston score of an annotated exam, in total and per vessel.
+
+    No vessel has a score where the annotation does not tell the vessel of some calcium.
+    """
 
     total: float
     vessels: Mapping[Vessel, float]
@@ -86,16 +97,17 @@ def reference_score_from_annotation(
     annotation_path: Path,
     profile: ScoringProfile,
     criteria: ImageCriteria | None = None,
+    meanings: LabelMeanings | None = None,
 ) -> ReferenceScore:
     """Return the platform's score of a series under an expert's annotation.
 
-    The annotation is a binary DICOM SEG, a DICOM RT Structure Set, or the XML property list of
-    Horos or OsiriX. It says where calcium is; which voxels of it count, the profile says, as for
-    the index test.
+    The annotation is a binary DICOM SEG, a DICOM RT Structure Set, a NIfTI label map, or the XML
+    property list of Horos or OsiriX. It says where calcium is; which voxels of it count, the
+    profile says, as for the index test.
 
-    A SEG or structure set must share the series' frame of reference. A property list names slices
-    by a number alone: their order is the one in which the values that Horos measured are found,
-    and where that leaves two readings open, the annotation is refused.
+    A SEG or structure set must share the series' frame of reference, a label map its voxels. A
+    property list names slices by a number alone: their order is the one in which the values that
+    Horos measured are found, and where that leaves two readings open, the annotation is refused.
 
     Parameters
     ----------
@@ -103,13 +115,15 @@ def reference_score_from_annotation(
         As `read_series`; the series on which the annotation was drawn.
     criteria
         Eligibility of the series; by default any non-contrast series with a soft kernel.
+    meanings
+        What the labels of a NIfTI label map stand for.
 
     Raises
     ------
     CohortError
         `no_such_annotation`, `unknown_annotation` (no format of these), `bad_annotation`,
-        `unknown_vessel`, `empty_annotation`, `other_series`, `index_outside`, `point_outside` or
-        `slice_order_unclear`.
+        `unknown_vessel`, `empty_annotation`, `other_series`, `index_outside`, `point_outside`,
+        `slice_order_unclear`, `unstated_labels` or `unknown_label`.
     DicomError
         The series' exclusion reason.
     UsageError
@@ -117,7 +131,7 @@ def reference_score_from_annotation(
     """
     series = read_series(series_path, criteria or ImageCriteria(min_slices=1))
     volume = build_volume(series)
-    vessel_map = _annotated_map(annotation_path, series, volume)
+    vessel_map = _annotated_map(annotation_path, series, volume, meanings)
     score = score_volume(volume.hu, vessel_map, volume.spacing_mm, profile, kvp=volume.kvp)
     return ReferenceScore(score.total, dict(score.vessels))
 
@@ -128,6 +142,7 @@ def score_references(
     pairing: PairingOutcome,
     protocol: Protocol,
     store: SiteStore | None,
+    meanings: LabelMeanings | None = None,
 ) -> ScoredReferences:
     """Return the table with a reference score for every annotation of a paired patient.
 
@@ -144,6 +159,8 @@ def score_references(
         The clinical table's; relative paths are below it.
     store
         Where scores are kept; None scores anew and keeps nothing.
+    meanings
+        What the labels of this site's NIfTI label maps stand for.
     """
     wanted = [
         pair
@@ -160,7 +177,8 @@ def score_references(
             try:
                 with _coded():
                     path = _resolve(text, folder)
-                    scores[pair.patient_id] = _kept_or_scored(pair, path, protocol, store)
+                    kept = _kept_or_scored(pair, path, protocol, store, meanings)
+                    scores[pair.patient_id] = kept
             except FedcacError as error:
                 _LOG.warning("a reference annotation was not scored: %s", error.code)
                 failures.append(AnnotationFailure(folder / text, error))
@@ -196,16 +214,24 @@ def _with_scores(table: ClinicalTable, scores: Mapping[str, ReferenceScore]) -> 
 
 
 def _kept_or_scored(
-    pair: ExamPair, path: Path, protocol: Protocol, store: SiteStore | None
+    pair: ExamPair,
+    path: Path,
+    protocol: Protocol,
+    store: SiteStore | None,
+    meanings: LabelMeanings | None,
 ) -> ReferenceScore:
     if protocol.reference.kind is not ReferenceKind.GATED_CT_MODEL:
         _check_author(path)
     profile = profile_named(protocol.index_test.scoring_profile)
     criteria, series_path = protocol.image_criteria, pair.index_path
     if pair.reference_path is not None:
-        # The protocol's acquisition and length are those of index exams.
-        criteria = criteria.model_copy(update={"min_slices": 1, "acquisition": "any"})
-        series_path = pair.reference_path
+        criteria, series_path = reference_criteria(protocol), pair.reference_path
+    elif pair.days is not None:
+        raise CohortError(
+            "The annotation's exam is known by its day alone.",
+            code="no_reference_series",
+            cure="List the exam on which it was drawn in the manifest, as a reference.",
+        )
     name = digest_of(
         {
             "exam_key": pair.exam_key,
@@ -213,6 +239,7 @@ def _kept_or_scored(
             "annotation": sha256_hex(annotation_content(path)),
             "profile": profile.model_dump(mode="json"),
             "criteria": criteria.model_dump(mode="json"),
+            "labels": None if meanings is None else meanings.document(),
         }
     )
     kept = None if store is None else store.document(_KIND, name)
@@ -220,12 +247,21 @@ def _kept_or_scored(
         document = json.loads(kept)
         vessels = {Vessel(vessel): value for vessel, value in document["vessels"].items()}
         return ReferenceScore(document["total"], vessels)
-    score = reference_score_from_annotation(series_path, path, profile, criteria)
+    score = reference_score_from_annotation(series_path, path, profile, criteria, meanings)
     if store is not None:
         vessels_by_name = {vessel.value: value for vessel, value in score.vessels.items()}
         payload = json.dumps({"total": score.total, "vessels": vessels_by_name}).encode()
         store.keep_documents({(_KIND, name): payload})
     return score
+
+
+def reference_criteria(protocol: Protocol) -> ImageCriteria:
+    """Return the eligibility of reference exams.
+
+    The protocol's acquisition and length are those of index exams.
+    """
+    acquisition = _ACQUISITIONS.get(protocol.reference.modality, "any")
+    return protocol.image_criteria.model_copy(update={"min_slices": 1, "acquisition": acquisition})
 
 
 def _resolve(text: str, folder: Path) -> Path:
@@ -245,11 +281,13 @@ def _resolve(text: str, folder: Path) -> Path:
     return path
 
 
-def _annotated_map(path: Path, series: Series, volume: Volume) -> NDArray[np.uint8]:
+def _annotated_map(
+    path: Path, series: Series, volume: Volume, meanings: LabelMeanings | None
+) -> NDArray[np.uint8]:
     header = read_annotation_header(path)
     if header.format is AnnotationFormat.REGIONS:
         return _map_of_regions(read_annotation(annotation_content(path)), volume)
-    return annotated_map(path, header, series, volume)
+    return annotated_map(path, header, series, volume, meanings)
 
 
 def _check_author(path: Path) -> None:

@@ -50,13 +50,14 @@ class ScoringQueue:
     """Scores exams with one package and one scoring profile.
 
     `scorer` is a pipeline of worker processes, device and scoring thread, or one function that
-    does everything in this process, exam by exam.
+    does everything in this process, exam by exam. `what` names the exams on the terminal.
     """
 
     store: SiteStore
     package_digest: str
     profile: str
     scorer: Scorer | ExamPipeline[IndexExam]
+    what: str = "exams"
 
     def run(self, exams: Iterable[IndexExam]) -> dict[str, ExamRecord]:
         """Score what is not finished yet and return the records of all, by exam key."""
@@ -71,7 +72,7 @@ class ScoringQueue:
             started = time.monotonic()
             interrupted = [exam for exam in pending if exam.exam_key in known]
             fresh = [exam for exam in pending if exam.exam_key not in known]
-            with progress("Scoring exams", len(pending)) as advance:
+            with progress(f"Scoring {self.what}", len(pending)) as advance:
                 self._work(interrupted, advance, is_alone=True)
                 self._work(fresh, advance, is_alone=False)
             say(_throughput(len(pending), time.monotonic() - started))
@@ -153,6 +154,8 @@ class ScoringQueue:
             total=outcome.total,
             vessels=dict(outcome.vessels),
             native_score=outcome.native_score,
+            native_category=outcome.native_category,
+            probabilities=outcome.probabilities,
         )
 
 

@@ -28,6 +28,8 @@ class SiteSettings(BaseModel):
         The consortium lead's public key, pinned; its fingerprint is compared out of band.
     manifest, clinical_table
         The exams to score and the site's reference scores, endpoints and covariates.
+    annotation_labels
+        What the labels of NIfTI annotations stand for: `calcium`, or pairs such as `1=lm 2=lad`.
     policy
         `research`, `cms`, `open`, or the path of a policy file.
     approval
@@ -55,6 +57,7 @@ class SiteSettings(BaseModel):
     lead_key: str
     manifest: str = "manifest.csv"
     clinical_table: str = "clinical.csv"
+    annotation_labels: Annotated[str, Field(max_length=400)] = ""
     policy: str = "research"
     approval: Literal["manual", "auto"] = "manual"
     maximum_excluded_share: Annotated[float, Field(ge=0, le=1)] = 0.2

@@ -8,135 +8,37 @@ or protocol asks for it.
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 from fedcac.errors import IntegrityError
 from fedcac.vocabulary import ExclusionReason, Vessel
+from site_agent.records import ExamRecord, ExchangeState, RoundRecord, RoundState
+from site_agent.store_schema import prepare_schema
 
 __all__ = ["ExamRecord", "ExchangeState", "RoundRecord", "RoundState", "SiteStore"]
-
-_SCHEMA_VERSION = 1
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS rounds (
-    round_id TEXT PRIMARY KEY,
-    state TEXT NOT NULL,
-    offer_digest TEXT NOT NULL,
-    protocol_digest TEXT NOT NULL,
-    package_digest TEXT,
-    refusal TEXT
-);
-CREATE TABLE IF NOT EXISTS cohorts (
-    round_id TEXT PRIMARY KEY,
-    payload TEXT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS protocols_seen (
-    protocol_id TEXT PRIMARY KEY,
-    version INTEGER NOT NULL,
-    digest TEXT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS exams (
-    exam_key TEXT NOT NULL,
-    package_digest TEXT NOT NULL,
-    profile TEXT NOT NULL,
-    attempts INTEGER NOT NULL,
-    completions INTEGER NOT NULL,
-    reason TEXT,
-    total REAL,
-    vessels TEXT,
-    native_score REAL,
-    seconds REAL,
-    PRIMARY KEY (exam_key, package_digest, profile)
-);
-CREATE TABLE IF NOT EXISTS exchanges (
-    round_id TEXT NOT NULL,
-    exchange INTEGER NOT NULL,
-    request_digest TEXT NOT NULL,
-    state TEXT NOT NULL,
-    reply BLOB NOT NULL,
-    PRIMARY KEY (round_id, exchange)
-);
-CREATE TABLE IF NOT EXISTS documents (
-    kind TEXT NOT NULL,
-    name TEXT NOT NULL,
-    payload BLOB NOT NULL,
-    PRIMARY KEY (kind, name)
-);
-"""
-
-
-class RoundState(StrEnum):
-    """Where a round stands at this site."""
-
-    OFFERED = "offered"
-    APPROVED = "approved"
-    REFUSED = "refused"
-    ANSWERING = "answering"
-
-
-class ExchangeState(StrEnum):
-    """Where the reply to one exchange stands."""
-
-    HELD = "held"
-    RELEASED = "released"
-
-
-@dataclass(frozen=True)
-class RoundRecord:
-    """One round as the site knows it."""
-
-    round_id: str
-    state: RoundState
-    offer_digest: str
-    protocol_digest: str
-    package_digest: str | None
-    refusal: str | None
-
-
-@dataclass(frozen=True)
-class ExamRecord:
-    """The score of one index exam, or the coded reason why there is none.
-
-    `native_score` is the model's own score where its package gives one.
-    """
-
-    exam_key: str
-    attempts: int
-    completions: int
-    reason: ExclusionReason | None
-    total: float | None
-    vessels: dict[Vessel, float]
-    native_score: float | None = None
-
-    @property
-    def is_finished(self) -> bool:
-        """Say whether the exam was scored or excluded; an interrupted attempt is neither."""
-        return self.total is not None or self.reason is not None
 
 
 class SiteStore:
     """Open or make the site's database; `":memory:"` for in-memory rounds."""
 
     def __init__(self, path: Path | str) -> None:
+        self._under_way: set[tuple[str, str, str]] = set()
         # A status page or a second command may read while the agent writes: WAL lets both.
+        if str(path) != ":memory:":
+            # For its owner alone; SQLite gives its journal the same mode.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         self._connection = sqlite3.connect(path, isolation_level=None, timeout=30)
-        self._connection.execute("PRAGMA journal_mode=WAL")
-        self._connection.execute("PRAGMA synchronous=FULL")
-        version = int(self._connection.execute("PRAGMA user_version").fetchone()[0])
-        if version not in (0, _SCHEMA_VERSION):
+        try:
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=FULL")
+            prepare_schema(self._connection)
+        except BaseException:
             self._connection.close()
-            raise IntegrityError(
-                f"The site's database has schema {version}; this release reads {_SCHEMA_VERSION}.",
-                code="schema_version",
-                cure="Run the release that wrote it.",
-            )
-        self._connection.executescript(_SCHEMA)
-        self._connection.execute(f"PRAGMA user_version={_SCHEMA_VERSION}")
+            raise
 
     def close(self) -> None:
         """Close the database."""
@@ -147,10 +49,12 @@ class SiteStore:
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             yield self._connection
+            self._connection.execute("COMMIT")
         except BaseException:
-            self._connection.execute("ROLLBACK")
+            # SQLite itself rolls some faults back, such as a full disk, and not others.
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
             raise
-        self._connection.execute("COMMIT")
 
     # rounds
 
@@ -179,10 +83,11 @@ class SiteStore:
                 (state.value, refusal, round_id),
             )
 
-    def freeze_cohort(self, round_id: str, payload: str) -> None:
-        """Store the round's cohort; the first one stored is the round's cohort for good."""
+    def freeze_cohort(self, round_id: str, payload: str) -> str:
+        """Store the round's cohort and return what is stored: the first one holds for good."""
         with self._transaction() as connection:
             connection.execute("INSERT OR IGNORE INTO cohorts VALUES (?, ?)", (round_id, payload))
+        return self.frozen_cohort(round_id) or payload
 
     def frozen_cohort(self, round_id: str) -> str | None:
         """Return the round's frozen cohort, or None before it is frozen."""
@@ -232,7 +137,26 @@ class SiteStore:
                 "WHERE exam_key = ? AND package_digest = ? AND profile = ?",
                 key,
             ).fetchone()
+        self._under_way.add(key)
         return int(row[0])
+
+    @property
+    def exams_under_way(self) -> frozenset[tuple[str, str, str]]:
+        """Exams that this process began and did not finish."""
+        return frozenset(self._under_way)
+
+    def abandon_exams(self, keys: Iterable[tuple[str, str, str]]) -> None:
+        """Take back the attempts at exams that were under way when the site stopped the work.
+
+        An exam is given up after a few attempts because it may be what ends the process. A stop
+        on purpose or a full disk is not the exam's doing, and does not count.
+        """
+        keys = tuple(keys)
+        which = "WHERE exam_key = ? AND package_digest = ? AND profile = ? AND completions = 0"
+        with self._transaction() as connection:
+            connection.executemany(f"UPDATE exams SET attempts = attempts - 1 {which}", keys)  # noqa: S608
+            connection.execute("DELETE FROM exams WHERE attempts <= 0")
+        self._under_way.difference_update(keys)
 
     def finish_exam(
         self,
@@ -245,30 +169,36 @@ class SiteStore:
         total: float | None = None,
         vessels: dict[Vessel, float] | None = None,
         native_score: float | None = None,
+        native_category: str | None = None,
+        probabilities: Mapping[int, float] | None = None,
     ) -> None:
         """Store a score or an exclusion for an exam whose attempt was begun."""
         with self._transaction() as connection:
             connection.execute(
                 "UPDATE exams SET completions = completions + 1, reason = ?, total = ?, "
-                "vessels = ?, native_score = ?, seconds = ? "
+                "vessels = ?, native_score = ?, native_category = ?, probabilities = ?, "
+                "seconds = ? "
                 "WHERE exam_key = ? AND package_digest = ? AND profile = ?",
                 (
                     reason.value if reason else None,
                     total,
                     json.dumps({vessel.value: score for vessel, score in (vessels or {}).items()}),
                     native_score,
+                    native_category,
+                    json.dumps(dict(probabilities or {})),
                     seconds,
                     exam_key,
                     package_digest,
                     profile,
                 ),
             )
+        self._under_way.discard((exam_key, package_digest, profile))
 
     def exams(self, package_digest: str, profile: str) -> dict[str, ExamRecord]:
         """Return every exam record of a package and scoring profile, by exam key."""
         rows = self._connection.execute(
-            "SELECT exam_key, attempts, completions, reason, total, vessels, native_score "
-            "FROM exams WHERE package_digest = ? AND profile = ?",
+            "SELECT exam_key, attempts, completions, reason, total, vessels, native_score, "
+            "native_category, probabilities FROM exams WHERE package_digest = ? AND profile = ?",
             (package_digest, profile),
         )
         return {
@@ -280,6 +210,8 @@ class SiteStore:
                 total=row[4],
                 vessels={Vessel(name): score for name, score in json.loads(row[5] or "{}").items()},
                 native_score=row[6],
+                native_category=row[7],
+                probabilities={int(name): p for name, p in json.loads(row[8] or "{}").items()},
             )
             for row in rows
         }

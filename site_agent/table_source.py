@@ -28,7 +28,12 @@ class TableSource(ExamSource):
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def collect(self, protocol: Protocol, package: ModelPackage | None) -> FrozenCohort:
+    def collect(
+        self,
+        protocol: Protocol,
+        package: ModelPackage | None,
+        reference: ModelPackage | None = None,
+    ) -> FrozenCohort:
         """Return the table's rows that the protocol's clinical criteria leave."""
         table = read_site_table(self._path, protocol)
         if table.ignored_columns:

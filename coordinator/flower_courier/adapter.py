@@ -18,7 +18,12 @@ import httpx
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.cli.build import build_fab_from_files
 from flwr.common.constant import SUPERLINK_NODE_ID
-from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, StartRunRequest
+from flwr.proto.control_pb2 import (
+    ListNodesRequest,
+    RegisterNodeRequest,
+    StartRunRequest,
+    UnregisterNodeRequest,
+)
 from flwr.proto.fab_pb2 import Fab
 from flwr.proto.runtime_pb2 import (
     AcquireTaskRequest,
@@ -97,7 +102,7 @@ class FlowerLink:
     folder
         The courier's folder, for the port, the authority and the executor's secret.
     roster
-        The sites' node keys; those the SuperLink does not know yet are registered with it.
+        The sites' node keys. Afterwards the SuperLink's registry holds these and no others.
 
     Raises
     ------
@@ -142,9 +147,13 @@ class FlowerLink:
 
     def _register(self) -> None:
         known = {
-            _line(node.public_key)
+            _line(node.public_key): node
             for node in self._control.ListNodes(ListNodesRequest()).nodes_info
         }
+        for text, node in known.items():
+            # A site that was revoked, or has another key: its SuperNode is turned away from now on.
+            if text not in self._roster and node.status != "unregistered":
+                self._control.UnregisterNode(UnregisterNodeRequest(node_id=node.node_id))
         for text, name in self._roster.items():
             if text not in known:
                 self._control.RegisterNode(RegisterNodeRequest(public_key=_raw(text), name=name))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from coordinator.flower_courier.folder import CourierFolder
@@ -10,7 +10,7 @@ from coordinator.flower_courier.journal import CourierJournal
 from fedcac.exchange import Courier, MailboxCourier, Spool
 from fedcac.vocabulary import SiteName
 
-__all__ = ["FlowerCourier", "SplitCourier", "courier_of"]
+__all__ = ["ClosedCourier", "FlowerCourier", "SplitCourier", "courier_of"]
 
 
 class FlowerCourier(Courier):
@@ -44,7 +44,17 @@ class SplitCourier(Courier):
         return self._by_site.get(site, self._others).collect(site, name)
 
 
-def courier_of(home: Path, spools: Mapping[str, str]) -> Courier:
+class ClosedCourier(Courier):
+    """The way to a revoked site, or one without any: nothing goes there, nothing comes back."""
+
+    def send(self, site: SiteName, name: str, payload: bytes) -> None:
+        """Send nothing."""
+
+    def collect(self, site: SiteName, name: str) -> bytes | None:
+        """Return None: whatever lies there is not looked at."""
+
+
+def courier_of(home: Path, spools: Mapping[str, str], closed: Collection[str] = ()) -> Courier:
     """Return the courier for the sites of a coordinator's folder.
 
     Parameters
@@ -53,16 +63,23 @@ def courier_of(home: Path, spools: Mapping[str, str]) -> Courier:
         The coordinator's folder; `courier` in it is the courier's.
     spools
         Each enrolled site's spool folder; not looked at for sites over Flower.
+    closed
+        Sites that are revoked.
     """
     folder = CourierFolder(home / "courier")
     roster = folder.roster()
     by_hand = {
         SiteName(name): Spool.at(Path(spool))
         for name, spool in spools.items()
-        if name not in roster
+        if name not in roster and name not in closed and spool
     }
     others = MailboxCourier(by_hand)
-    if not roster:
-        return others
-    flower = FlowerCourier(CourierJournal(folder.journal_path))
-    return SplitCourier({SiteName(name): flower for name in roster}, others)
+    ways: dict[SiteName, Courier] = {}
+    if roster:
+        flower = FlowerCourier(CourierJournal(folder.journal_path))
+        ways = {SiteName(name): flower for name in roster}
+    # A site with neither a node's key nor a spool folder cannot be reached any more than a revoked
+    # one; an empty path would be this process's own folder.
+    nowhere = {name for name, spool in spools.items() if not spool and name not in roster}
+    ways.update({SiteName(name): ClosedCourier() for name in {*closed, *nowhere}})
+    return SplitCourier(ways, others) if ways else others

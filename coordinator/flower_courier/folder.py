@@ -7,15 +7,15 @@ given this folder and no other.
 from __future__ import annotations
 
 import json
-import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from coordinator.flower_courier.certificates import write_certificates
+from coordinator.flower_courier.authority import Authority
+from coordinator.flower_courier.certificates import replace_file
 from fedcac.errors import UsageError
 from fedcac.exchange.couriering import CourierKey, CourierPublicKey
 
@@ -71,8 +71,14 @@ class CourierFolder:
     def _roster_path(self) -> Path:
         return self.root / "roster.json"
 
-    def create(self, hosts: Sequence[str], ports: CourierPorts) -> CourierPublicKey:
-        """Make the folder with its certificates and key; UsageError if there is one."""
+    def create(
+        self, hosts: Sequence[str], ports: CourierPorts, passphrase: bytes | None = None
+    ) -> CourierPublicKey:
+        """Make the folder with its certificates and key; UsageError if there is one.
+
+        The certificate authority comes beside it, into `authority`, its key encrypted if there is
+        a passphrase.
+        """
         if self._ports_path.exists():
             raise UsageError(
                 f"{self.root} already holds a courier.",
@@ -80,7 +86,7 @@ class CourierFolder:
                 cure="Use it as it is, or give another folder.",
             )
         self.root.mkdir(parents=True, exist_ok=True)
-        write_certificates(self.root, hosts)
+        Authority(self.root.parent / "authority", self.root).create(hosts, passphrase)
         key = CourierKey.generate()
         key.save(self.key_path)
         self.secret_path.touch(mode=0o600)
@@ -96,7 +102,7 @@ class CourierFolder:
             raise UsageError(
                 f"{self.root} is not a courier's folder: it has no courier.json.",
                 code="no_courier_folder",
-                cure="Make one with `fedcac-coordinator courier init`.",
+                cure="Make one with `fedcac-coordinator init --host`.",
             ) from error
         except ValidationError as error:
             raise UsageError(
@@ -125,8 +131,18 @@ class CourierFolder:
             raise UsageError(
                 f"Site '{name}' or its key is on the roster already.",
                 code="site_exists",
-                cure="A new key needs a new name, or take the site off roster.json first.",
+                cure="A new key comes with a renewal: `fedcac-coordinator enrolments renew`.",
             )
-        temporary = self._roster_path.with_suffix(".part")
-        temporary.write_text(json.dumps({**keys, name: key.to_text()}, indent=2), encoding="utf-8")
-        os.replace(temporary, self._roster_path)
+        self._write_roster({**keys, name: key.to_text()})
+
+    def replace_site(self, name: str, key: CourierPublicKey | None) -> None:
+        """Put another key in a site's place on the roster, or with None take it off."""
+        keys = {name: key.to_text() for name, key in self.roster().items()}
+        keys.pop(name, None)
+        if key is not None:
+            keys[name] = key.to_text()
+        if keys or self._roster_path.exists():
+            self._write_roster(keys)
+
+    def _write_roster(self, keys: Mapping[str, str]) -> None:
+        replace_file(self._roster_path, json.dumps(keys, indent=2).encode("utf-8"))

@@ -7,19 +7,23 @@ proxy with the same two paths will do (docs/how-to/run-over-flower.md has one fo
 
 from __future__ import annotations
 
+import asyncio
 import ssl
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
 import uvicorn
 
 from coordinator.flower_courier.folder import CourierFolder
+from fedcac.console import say
 
 __all__ = ["FleetOnly", "serve_front"]
 
 _LONGEST_BODY = 32 * 2**20
 _TIMEOUT_S = 60.0
+_LOOK_EVERY_S = 2.0
 # Registering is the coordinator's own act, over the loopback port.
 _CLOSED = ("/v1/fleet/register-node", "/v1/fleet/unregister-node")
 _HOP_BY_HOP = {
@@ -110,7 +114,7 @@ async def _answer(
 
 
 def serve_front(folder: CourierFolder) -> None:
-    """Serve the public port until stopped."""
+    """Serve the public port until stopped; a renewed certificate is taken up without a restart."""
     ports = folder.ports()
     trust = ssl.create_default_context(cafile=str(folder.root / "ca.crt"))
     client = httpx.AsyncClient(
@@ -119,7 +123,7 @@ def serve_front(folder: CourierFolder) -> None:
         timeout=_TIMEOUT_S,
         trust_env=False,
     )
-    uvicorn.run(
+    config = uvicorn.Config(
         FleetOnly(client),
         host=ports.public_host,
         port=ports.public_port,
@@ -130,3 +134,53 @@ def serve_front(folder: CourierFolder) -> None:
         access_log=False,
         server_header=False,
     )
+    config.load()
+    asyncio.run(_serve(uvicorn.Server(config), folder, config.ssl, trust))
+
+
+async def _serve(
+    server: uvicorn.Server,
+    folder: CourierFolder,
+    shown: ssl.SSLContext | None,
+    trust: ssl.SSLContext,
+) -> None:
+    watching = asyncio.create_task(_watch(folder, shown, trust))
+    try:
+        await server.serve()
+    finally:
+        watching.cancel()
+
+
+async def _watch(
+    folder: CourierFolder, shown: ssl.SSLContext | None, trust: ssl.SSLContext
+) -> None:
+    chain, key, authority = (folder.root / n for n in ("server.pem", "server.key", "ca.crt"))
+    paths = (chain, key, authority)
+    known = told = _stamps(paths)
+    while shown is not None:
+        await asyncio.sleep(_LOOK_EVERY_S)
+        current = _stamps(paths)
+        if current == known or None in current:
+            continue
+        # Key and certificate are two files: while they do not fit, the former pair is served on.
+        try:
+            # Tried on a context of its own first, so that half a pair never gets into use.
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(chain, key)
+            shown.load_cert_chain(chain, key)
+            trust.load_verify_locations(authority)
+            known = current
+            say("A renewed certificate is in use.")
+        except (ssl.SSLError, OSError) as error:
+            if current != told:
+                told = current
+                say(f"The changed certificate is not in use yet ({type(error).__name__}).")
+
+
+def _stamps(paths: Sequence[Path]) -> list[tuple[int, int] | None]:
+    found: list[tuple[int, int] | None] = []
+    for path in paths:
+        try:
+            found.append((path.stat().st_mtime_ns, path.stat().st_ino))
+        except FileNotFoundError:
+            found.append(None)
+    return found

@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from coordinator.flower_courier.folder import CourierFolder, CourierPorts
+from coordinator.flower_courier.certificate_verbs import certificate_warnings
+from coordinator.flower_courier.folder import CourierFolder
 from coordinator.flower_courier.journal import CourierJournal
 from coordinator.flower_courier.superlink import superlink_command, superlink_environment
-from coordinator.store import CoordinatorStore, EnrolledSite
 from fedcac.console import Outcome, add_format, say
-from fedcac.errors import RoundError, UsageError
+from fedcac.errors import RoundError
 from fedcac.exchange.couriering import CourierPublicKey
 from fedcac.signing import PublicKey
 
@@ -27,42 +28,14 @@ def _folder(arguments: argparse.Namespace) -> CourierFolder:
     return CourierFolder(arguments.home / "courier")
 
 
-def _init(arguments: argparse.Namespace) -> Outcome:
-    folder = _folder(arguments)
-    ports = CourierPorts(
-        public_host=arguments.listen,
-        public_port=arguments.public_port,
-        superlink_port=arguments.superlink_port,
-    )
-    key = folder.create(arguments.host, ports)
-    text = (
-        f"Courier made in {folder.root}.\n"
-        f"Give every site ca.crt and courier.key.pub, and read it this line over another "
-        f"channel:\n  {key.to_text()}\nMove ca.key to a safe place."
-    )
-    return Outcome(text, {"courier_key": key.to_text()})
-
-
 def _enrol(arguments: argparse.Namespace) -> Outcome:
-    from coordinator.folder import CoordinatorFolder
+    from coordinator.enrolment.enrolling import opened_enrolments
 
     node_key = CourierPublicKey.from_text(arguments.node_key.read_text(encoding="ascii"))
     key = PublicKey.from_text(arguments.key.read_text(encoding="ascii"))
-    store: CoordinatorStore = CoordinatorFolder(arguments.home).store()
-    try:
-        folder = _folder(arguments)
-        folder.ports()
-        if arguments.name not in store.sites():
-            store.enrol(EnrolledSite(arguments.name, key, spool=""))
-        elif store.sites()[arguments.name].key.to_text() != key.to_text():
-            raise UsageError(
-                f"Site '{arguments.name}' is enrolled with another key.",
-                code="site_exists",
-                cure="Give the key it is enrolled with, or another name.",
-            )
-        folder.add_site(arguments.name, node_key)
-    finally:
-        store.close()
+    with opened_enrolments(arguments.home) as enrolments:
+        enrolments.courier.ports()
+        enrolments.add(arguments.name, key, node_key, spool="")
     text = (
         f"Site {arguments.name} is enrolled over Flower. Compare with the site's people:\n"
         f"  {key.fingerprint}\n  {node_key.to_text()}"
@@ -101,6 +74,8 @@ def carry(folder: CourierFolder) -> None:
     roster = folder.roster()
     link = FlowerLink(folder, roster)
     say(f"Connected; carrying for {len(roster)} sites.")
+    for text in certificate_warnings(folder.root.parent):
+        say(text)
     try:
         dispatcher = Dispatcher(
             journal=CourierJournal(folder.journal_path),
@@ -109,12 +84,16 @@ def carry(folder: CourierFolder) -> None:
             key=folder.key(),
             say=say,
         )
-        while folder.roster().keys() == roster.keys():
+        while _lines(folder.roster()) == _lines(roster):
             link.beat()
             if not dispatcher.turn():
                 time.sleep(_TURN_S)
     finally:
         link.close()
+
+
+def _lines(roster: Mapping[str, CourierPublicKey]) -> dict[str, str]:
+    return {name: key.to_text() for name, key in roster.items()}
 
 
 def _status(arguments: argparse.Namespace) -> Outcome:
@@ -135,7 +114,9 @@ def _status(arguments: argparse.Namespace) -> Outcome:
         )
         for parcel, code in journal.refusals(name).items():
             lines.append(f"  {parcel} was not taken: {code}")
-    return Outcome("\n".join(lines) or "No site is enrolled over Flower.", {"sites": sites})
+    warnings = certificate_warnings(arguments.home)
+    text = "\n".join([*warnings, *(lines or ["No site is enrolled over Flower."])])
+    return Outcome(text, {"sites": sites, "warnings": warnings})
 
 
 def _export(arguments: argparse.Namespace) -> Outcome:
@@ -167,19 +148,9 @@ def add_courier_verbs(verbs: Any) -> None:
     courier = verbs.add_parser("courier", help="carry parcels over Flower")
     courier_verbs = courier.add_subparsers(metavar="VERB", required=True)
 
-    init = courier_verbs.add_parser("init", help="make certificates, the courier's key and ports")
-    init.add_argument(
-        "--host",
-        action="append",
-        required=True,
-        help="name or address under which sites reach the public port; may be given again",
+    enrol = courier_verbs.add_parser(
+        "enrol", help="add a site over Flower by two key files, without a kit"
     )
-    init.add_argument("--listen", default="0.0.0.0", help="address of the public port")  # noqa: S104
-    init.add_argument("--public-port", type=int, default=8443, help="default 8443")
-    init.add_argument("--superlink-port", type=int, default=8444, help="on loopback; default 8444")
-    add_format(init, _init)
-
-    enrol = courier_verbs.add_parser("enrol", help="add a site that is reached over Flower")
     enrol.add_argument("name")
     enrol.add_argument("--key", type=Path, required=True, help="the site's site.pub")
     enrol.add_argument("--node-key", type=Path, required=True, help="its node.key.pub")

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from coordinator.report_options import add_format_options, formats_of
 from fedcac.console import Outcome, add_format, say
 from fedcac.errors import UsageError
 
@@ -43,6 +44,7 @@ def add_parser(subparsers: Any) -> None:
         help="each site answers by itself, or only sums over sites are seen (default: as the "
         "protocol says)",
     )
+    add_format_options(parser)
     add_format(parser, _run)
 
 
@@ -83,7 +85,7 @@ def _run(arguments: argparse.Namespace) -> Outcome:
     from site_agent.store import SiteStore
     from site_agent.table_source import TableSource
 
-    tables = _tables(arguments.site)
+    tables, formats = _tables(arguments.site), formats_of(arguments)
     protocol = pooled_by(load_protocol_or_shipped(arguments.protocol), arguments.pooling)
     policy = load_policy(arguments.policy)
     with tempfile.TemporaryDirectory(prefix="fedcac-") as scratch:
@@ -99,7 +101,7 @@ def _run(arguments: argparse.Namespace) -> Outcome:
         ]
         say(f"Sites: {len(sites)}; analyses: {len(protocol.analyses)}; policy: {policy.profile}")
         view = run_round(protocol, sites, policy, SigningKey.generate())
-        write_round_report(view, arguments.out, package=None)
+        write_round_report(view, arguments.out, package=None, formats=formats)
         shutil.copytree(
             Path(scratch) / "sites", arguments.out / "sites", dirs_exist_ok=True, ignore=NOT_SHOWN
         )

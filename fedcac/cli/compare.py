@@ -1,4 +1,4 @@
-"""`fedcac compare`: two rounds of one protocol, of two packages or two dates, side by side."""
+"""`fedcac compare`: rounds of one protocol, of several packages or dates, side by side."""
 
 from __future__ import annotations
 
@@ -17,10 +17,18 @@ __all__ = ["add_parser"]
 def add_parser(subparsers: Any) -> None:
     """Add the verb."""
     parser = subparsers.add_parser(
-        "compare", help="compare two rounds of one protocol: two packages, or two dates"
+        "compare",
+        help="compare two rounds of one protocol, or follow three and more: packages, or dates",
     )
     parser.add_argument("first", type=Path, metavar="DIR_A", help="output folder of round A")
     parser.add_argument("second", type=Path, metavar="DIR_B", help="output folder of round B")
+    parser.add_argument(
+        "later",
+        type=Path,
+        nargs="*",
+        metavar="DIR",
+        help="output folders of later rounds, the earliest first: run charts of every site",
+    )
     parser.add_argument("--out", type=Path, required=True, help="output folder")
     parser.add_argument(
         "--patients",
@@ -33,6 +41,8 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> Outcome:
+    if arguments.later:
+        return _follow(arguments)
     from fedcac.report.comparison_page import write_comparison
     from fedcac.report.rounds_compared import compare_rounds
 
@@ -54,9 +64,36 @@ def _run(arguments: argparse.Namespace) -> Outcome:
     )
 
 
+def _follow(arguments: argparse.Namespace) -> Outcome:
+    from fedcac.report.rounds_trend import follow_rounds
+    from fedcac.report.trend_page import write_trend
+
+    folders = (arguments.first, arguments.second, *arguments.later)
+    rounds = [_read(folder) for folder in folders]
+    rows = follow_rounds(rounds, arguments.patients)
+    write_trend(rounds, rows, arguments.patients, arguments.out)
+    tested = [row for row in rows if row.p_value is not None]
+    words = (
+        f"{len(tested)} of them tested for a drift."
+        if tested
+        else "none tested for a drift: that needs rounds of different patients "
+        "(--patients different) and three values with an interval."
+    )
+    return Outcome(
+        f"{len(rows)} values followed over {len(rounds)} rounds, {words}\n"
+        f"Read {arguments.out}/comparison.html",
+        {
+            "out": str(arguments.out),
+            "rounds": len(rounds),
+            "followed": len(rows),
+            "tested": len(tested),
+        },
+    )
+
+
 def _read(folder: Path) -> ComparedRound:
     from fedcac.output import read_output
-    from fedcac.report import read_estimates
+    from fedcac.report.estimates_frame import estimates_of
     from fedcac.report.rounds_compared import ComparedRound
 
     output = read_output(folder)
@@ -72,7 +109,7 @@ def _read(folder: Path) -> ComparedRound:
         protocol_id=output.protocol_id,
         protocol_version=output.protocol_version,
         protocol_digest=output.protocol_digest,
-        estimates=read_estimates(folder / "estimates.csv"),
+        estimates=estimates_of(output.estimates),
         n_analysed={site: sizes.get(site) for site in policies},
         policies={site: policy or "no reply" for site, policy in policies.items()},
     )

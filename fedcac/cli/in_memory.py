@@ -72,8 +72,9 @@ def run_round(
     policy: Policy,
     lead_key: SigningKey,
     package: SignedPackage | None = None,
+    reference: SignedPackage | None = None,
 ) -> RoundView:
-    """Run a round to its end and return it.
+    """Run a round to its end and return it; `reference` reads the reference exams.
 
     Raises
     ------
@@ -109,6 +110,8 @@ def run_round(
             deadline=datetime.now(UTC) + timedelta(days=1),
             package_digest=package.digest if package else None,
             package_files=package.files if package else {},
+            reference_digest=reference.digest if reference else None,
+            reference_files=reference.files if reference else {},
         ),
     )
     view = _run_to_end(engine, agents, round_id)

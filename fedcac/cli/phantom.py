@@ -30,6 +30,14 @@ def add_parser(subparsers: Any) -> None:
     cohort.add_argument("--hybrid-share", type=float, default=0.25, help="share on a real chest CT")
     cohort.add_argument("--out", type=Path, required=True, help="a new folder")
     add_format(cohort, _cohort)
+    radiographs = verbs.add_parser(
+        "radiographs", help="write DICOM radiographs of several sites, and their clinical tables"
+    )
+    radiographs.add_argument("--sites", type=int, default=3)
+    radiographs.add_argument("--patients", type=int, default=60, help="patients per site")
+    radiographs.add_argument("--seed", type=int, default=1)
+    radiographs.add_argument("--out", type=Path, required=True, help="a new folder")
+    add_format(radiographs, _radiographs)
     tables = verbs.add_parser("tables", help="write scored tables that resemble a published cohort")
     tables.add_argument("cohort", choices=tuple(_PROTOCOLS))
     tables.add_argument("--seed", type=int, default=1)
@@ -56,6 +64,22 @@ def _cohort(arguments: argparse.Namespace) -> Outcome:
     text = (
         f"{arguments.patients} pairs for each of {', '.join(names)} in {arguments.out}.\n"
         "Generated exams, not patients; truth.csv holds what was placed."
+    )
+    return Outcome(text, {"out": str(arguments.out), "sites": list(names)})
+
+
+def _radiographs(arguments: argparse.Namespace) -> Outcome:
+    from fedcac.phantom.radiograph_cohort import write_radiograph_cohort
+
+    names = write_radiograph_cohort(
+        arguments.out,
+        n_sites=arguments.sites,
+        n_patients=arguments.patients,
+        seed=arguments.seed,
+    )
+    text = (
+        f"{arguments.patients} patients for each of {', '.join(names)} in {arguments.out}.\n"
+        "Drawn radiographs, not patients, for trying the software."
     )
     return Outcome(text, {"out": str(arguments.out), "sites": list(names)})
 

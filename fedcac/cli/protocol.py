@@ -1,4 +1,4 @@
-"""`fedcac protocol check | show | schema`."""
+"""`fedcac protocol check | show | diff | schema`."""
 
 from __future__ import annotations
 
@@ -24,6 +24,12 @@ def add_parser(subparsers: Any) -> None:
     show = verbs.add_parser("show", help="print a protocol in words; without a name, list them")
     show.add_argument("protocol", nargs="?", help="a protocol file, or the id of a shipped one")
     add_format(show, _show)
+    diff = verbs.add_parser(
+        "diff", help="say in words what differs between two protocols (exit 0 also if something)"
+    )
+    diff.add_argument("first", help="a protocol file, or the id of a shipped one")
+    diff.add_argument("second", help="the later one")
+    add_format(diff, _diff)
     add_format(verbs.add_parser("schema", help="print the JSON Schema of protocols"), _schema)
 
 
@@ -45,6 +51,30 @@ def _show(arguments: argparse.Namespace) -> Outcome:
         return Outcome("\n".join(f"{name}: {title}" for name, title in titles.items()), titles)
     protocol = load_protocol_or_shipped(arguments.protocol)
     return Outcome(_in_words(protocol), protocol.model_dump(mode="json"))
+
+
+def _diff(arguments: argparse.Namespace) -> Outcome:
+    from fedcac.protocol.catalogue import load_protocol_or_shipped
+    from fedcac.protocol.differences import protocol_differences
+
+    first = load_protocol_or_shipped(arguments.first)
+    second = load_protocol_or_shipped(arguments.second)
+    found = protocol_differences(first, second)
+    heading = (
+        f"From {first.id} version {first.version} to {second.id} version {second.version}:"
+        if found
+        else "The protocols do not differ."
+    )
+    return Outcome(
+        "\n".join([heading, *(f"  - {difference}" for difference in found)]),
+        {
+            "first": {"id": first.id, "version": first.version, "digest": first.digest()},
+            "second": {"id": second.id, "version": second.version, "digest": second.digest()},
+            "differences": [
+                {"where": one.where, "before": one.before, "after": one.after} for one in found
+            ],
+        },
+    )
 
 
 def _schema(arguments: argparse.Namespace) -> Outcome:
@@ -80,6 +110,9 @@ def _in_words(protocol: Protocol) -> str:
             kind = ", ".join(item.levels) if item.levels else f"{item.type} {item.unit}".strip()
             lines.append(f"  - {item.name}: {item.description} ({kind})")
     lines += [f"Endpoint {e.name}: {e.definition}" for e in protocol.endpoints]
+    if protocol.amends:
+        lines.append("Amends:")
+        lines += [f"  - version {one.version}: {one.reason}" for one in protocol.amends]
     lines += [
         f"A site suppresses cells under {protocol.disclosure.minimum_cell} at least.",
         "",

@@ -1,4 +1,4 @@
-"""`fedcac score`: the Agatston score of one DICOM series by a model package."""
+"""`fedcac score`: what a model package makes of one CT series or one chest radiograph."""
 
 from __future__ import annotations
 
@@ -18,8 +18,12 @@ __all__ = ["add_parser"]
 
 def add_parser(subparsers: Any) -> None:
     """Add the verb."""
-    parser = subparsers.add_parser("score", help="score one CT series with a model package")
-    parser.add_argument("path", type=Path, help="a folder that holds one DICOM series")
+    parser = subparsers.add_parser(
+        "score", help="score one CT series or one chest radiograph with a model package"
+    )
+    parser.add_argument(
+        "path", type=Path, help="a folder that holds one CT series, or a radiograph's study"
+    )
     parser.add_argument(
         "--model", type=Path, help="model package folder (default: the demonstration package)"
     )
@@ -41,9 +45,63 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> Outcome:
-    from fedcac.imaging import build_volume, read_series
-    from fedcac.models import InferenceEngine, demonstration_package
+    from fedcac.models import demonstration_package
     from fedcac.models.package import ModelPackage
+
+    package = (
+        demonstration_package()
+        if arguments.model is None
+        else ModelPackage.from_folder(arguments.model)
+    )
+    if package.family.is_segmenting:
+        return _score_volume(arguments, package)
+    return _answer_radiograph(arguments, package)
+
+
+def _answer_radiograph(arguments: argparse.Namespace, package: ModelPackage) -> Outcome:
+    from fedcac.errors import UsageError
+    from fedcac.models import InferenceEngine
+    from fedcac.protocol import ImageCriteria
+    from site_agent.radiograph_pipeline import prepared_radiograph, radiograph_answer
+
+    spec = package.family.radiograph
+    if spec is None or arguments.artefacts is not None:
+        raise UsageError(
+            "A package that reads radiographs marks nothing: there are no artefacts of it.",
+            code="no_artefacts",
+            cure="Leave --artefacts out.",
+        )
+    criteria = ImageCriteria(min_slices=1, choose_series=True)
+    image = prepared_radiograph(arguments.path, criteria, spec)
+    engine = InferenceEngine(package, device=arguments.device)
+    answer = radiograph_answer(package, engine.probabilities([image])[0])
+    engine.close()
+    thresholds = ", ".join(
+        f"{'>' if threshold == 0 else '>='} {threshold}: {probability:.3f}"
+        for threshold, probability in answer.probabilities.items()
+    )
+    return Outcome(
+        f"Probability of a calcium score {thresholds}\n"
+        f"Category {answer.native_category}, package {package.manifest.name}{_warning(package)}",
+        {
+            "probabilities": {str(name): value for name, value in answer.probabilities.items()},
+            "native_category": answer.native_category,
+            "package": package.manifest.name,
+            "package_digest": package.digest,
+            "is_demonstration": package.manifest.card.is_demonstration,
+        },
+    )
+
+
+def _warning(package: ModelPackage) -> str:
+    if package.manifest.card.is_demonstration:
+        return "\nDemonstration model: not for clinical use."
+    return "\nResearch use only."
+
+
+def _score_volume(arguments: argparse.Namespace, package: ModelPackage) -> Outcome:
+    from fedcac.imaging import build_volume, read_series
+    from fedcac.models import InferenceEngine
     from fedcac.protocol import ImageCriteria
     from fedcac.scoring import profile_named
     from site_agent.exam_pipeline import score_mask
@@ -54,11 +112,6 @@ def _run(arguments: argparse.Namespace) -> Outcome:
     criteria = ImageCriteria(allow_sharp_kernel=arguments.any_kernel)
     series = read_series(arguments.path, criteria)
     volume = build_volume(series)
-    package = (
-        demonstration_package()
-        if arguments.model is None
-        else ModelPackage.from_folder(arguments.model)
-    )
     engine = InferenceEngine(package, device=arguments.device)
     prediction = engine.predict(volume.hu, volume.spacing_mm)
     scored = score_mask(volume, prediction.vessel_map, profile, package.second_stage())
@@ -83,16 +136,11 @@ def _run(arguments: argparse.Namespace) -> Outcome:
         content["artefacts"] = [str(path) for path in paths]
         written = f"\nFor review, with the patient's identifiers: {arguments.artefacts}"
     vessels = ", ".join(f"{vessel.value.upper()} {v:.1f}" for vessel, v in scored.vessels.items())
-    warning = (
-        "\nDemonstration model: not for clinical use."
-        if package.manifest.card.is_demonstration
-        else "\nResearch use only."
-    )
     text = (
         f"Agatston score {score.total:.1f} ({vessels or 'vessels not told by this model'})\n"
         f"{_native_line(scored.native_score, scored.native_category)}"
         f"{score.n_lesions} lesions, {score.volume_mm3:.1f} mm3, profile {profile.name}, "
-        f"package {package.manifest.name}{warning}{written}"
+        f"package {package.manifest.name}{_warning(package)}{written}"
     )
     return Outcome(text, content)
 

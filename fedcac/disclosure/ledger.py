@@ -8,8 +8,10 @@ later head: every reply states it. Entries hold released payloads and codes, not
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -184,7 +186,7 @@ class FileLedger(Ledger):
             descriptor = os.open(self._path, flags, 0o600)
         except FileNotFoundError as error:
             raise _vanished() from error
-        with os.fdopen(descriptor, "r+b") as stream:
+        with os.fdopen(descriptor, "r+b", buffering=0) as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)
             stored = stream.seek(0, os.SEEK_END)
             stream.seek(self._size)
@@ -196,12 +198,23 @@ class FileLedger(Ledger):
                 )
             stream.truncate(self._size)
             stream.seek(self._size)
-            stream.write(line)
-            stream.flush()
-            os.fsync(stream.fileno())
+            try:
+                _write_whole(stream, line)
+                os.fsync(stream.fileno())
+            except OSError:
+                # Nobody knows what of it reached the disk, and no answer leaves with it.
+                with suppress(OSError):
+                    stream.truncate(self._size)
+                raise
         if not self._size:
             _sync_directory(self._path.parent)
         self._size += len(line)
+
+
+def _write_whole(stream: io.FileIO, line: bytes) -> None:
+    rest = memoryview(line)
+    while rest:
+        rest = rest[stream.write(rest) :]
 
 
 def _sync_directory(path: Path) -> None:

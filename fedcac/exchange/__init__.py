@@ -7,6 +7,7 @@ from fedcac.exchange.mailbox import DirectoryMailbox, Mailbox, MemoryMailbox
 from fedcac.exchange.messages import (
     Acceptance,
     Answer,
+    Closing,
     MaskingNote,
     MaskingTerms,
     Message,
@@ -21,6 +22,7 @@ from fedcac.exchange.parcels import package_parcels, parcel_name
 __all__ = [
     "Acceptance",
     "Answer",
+    "Closing",
     "Courier",
     "DirectoryMailbox",
     "Mailbox",

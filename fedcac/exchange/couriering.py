@@ -52,7 +52,7 @@ class CourierPublicKey:
         """Read an OpenSSH public key line; SignatureError `bad_courier_key` if it is none."""
         try:
             key = serialization.load_ssh_public_key(text.strip().encode("ascii"))
-        except (ValueError, UnicodeError, UnsupportedAlgorithm) as error:
+        except (ValueError, NotImplementedError, UnsupportedAlgorithm) as error:
             raise _bad_key() from error
         if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp384r1":
             raise _bad_key()
@@ -129,7 +129,7 @@ def _bad_key() -> SignatureError:
     return SignatureError(
         "That is not a courier's key (ECDSA on P-384, OpenSSH form).",
         code="bad_courier_key",
-        cure="Make one with `fedcac-site courier init` or `fedcac-coordinator courier init`.",
+        cure="Make one with `fedcac-site courier init` or `fedcac-coordinator init --host`.",
     )
 
 

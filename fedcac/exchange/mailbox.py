@@ -75,7 +75,8 @@ class DirectoryMailbox(Mailbox):
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        root.mkdir(parents=True, exist_ok=True)
+        # Of other users only the courier's group looks in.
+        root.mkdir(mode=0o750, parents=True, exist_ok=True)
 
     def put(self, name: str, payload: bytes) -> None:
         """Store a parcel through a synced temporary file and a rename."""

@@ -21,6 +21,7 @@ from fedcac.vocabulary import RefusalCode
 __all__ = [
     "Acceptance",
     "Answer",
+    "Closing",
     "MaskingNote",
     "MaskingTerms",
     "Message",
@@ -98,7 +99,15 @@ class MaskingTerms(_Document):
 
 
 class Offer(Message):
-    """The lead's invitation to a round: which protocol, which package, which sites."""
+    """The lead's invitation to a round: which protocol, which packages, which sites.
+
+    With a `reference_package_digest` the reference standard is a model: each site reads the
+    reference exam of every pair with that package, under a protocol whose reference is
+    `gated_ct_model`.
+
+    A later `edition` of a round invites sites that came late to the same protocol, package and
+    sites as the first did. Requests under the numbers `withdrawn` need no answer any more.
+    """
 
     payload_type: ClassVar[str] = "application/vnd.fedcac.offer+json"
 
@@ -106,9 +115,12 @@ class Offer(Message):
     protocol_version: Annotated[int, Field(ge=1)]
     protocol_digest: DigestWord
     package_digest: DigestWord | None
+    reference_package_digest: DigestWord | None = None
     sites: Annotated[tuple[SiteWord, ...], Field(min_length=1)]
     expires_at: datetime
     masking: MaskingTerms | None = None
+    edition: Annotated[int, Field(ge=1)] = 1
+    withdrawn: tuple[Annotated[int, Field(ge=1)], ...] = ()
 
 
 class Acceptance(Message):
@@ -171,6 +183,14 @@ class Reply(Message):
     ledger_head: DigestWord
     software: Version
     masking_keys: ExchangeKeys | None = None
+
+
+class Closing(Message):
+    """The lead's last word on a round: nothing is asked or taken in any more."""
+
+    payload_type: ClassVar[str] = "application/vnd.fedcac.closing+json"
+
+    outcome: Literal["closed", "cancelled"]
 
 
 class MaskingNote(Message):

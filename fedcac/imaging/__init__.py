@@ -6,6 +6,8 @@ from fedcac.imaging.acquisition import Acquisition, AcquisitionVerdict, Evidence
 from fedcac.imaging.coding import reason_of
 from fedcac.imaging.header import ExamHeader, read_header
 from fedcac.imaging.kernels import is_sharp_kernel
+from fedcac.imaging.label_map import is_label_map, read_label_map
+from fedcac.imaging.label_meanings import LabelMeanings, parse_labels
 from fedcac.imaging.loading import PADDING_HU, build_volume, load_volume
 from fedcac.imaging.manifest import ManifestEntry, Role, read_manifest
 from fedcac.imaging.pairing import (
@@ -33,6 +35,7 @@ __all__ = [
     "ExamHeader",
     "ExamLoss",
     "ExamPair",
+    "LabelMeanings",
     "ListedExam",
     "ManifestEntry",
     "PairingOutcome",
@@ -43,12 +46,15 @@ __all__ = [
     "Volume",
     "build_volume",
     "exam_key",
+    "is_label_map",
     "is_sharp_kernel",
     "load_radiograph",
     "load_volume",
     "pair_exams",
     "pair_manifest",
+    "parse_labels",
     "read_header",
+    "read_label_map",
     "read_manifest",
     "read_series",
     "read_vessel_map",

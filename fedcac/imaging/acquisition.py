@@ -65,14 +65,20 @@ _WHOLE_BODY_DIAMETER_MM = 500.0
 _SCORING_THICKNESS_MM = (2.5, 3.0)
 _LOW_EXPOSURE_MAS = 30.0
 _LOW_CURRENT_MA = 40.0
+_DIAGNOSTIC_CURRENT_MA = 150.0
 
 # Kernels that vendors reserve for calcium scoring (Siemens).
 _SCORING_KERNELS = re.compile(r"^(B35f|Qr36|Sa36|I30f)", re.IGNORECASE)
 
-# Hybrid scanners, by the names their makers give: SPECT/CT and PET/CT.
+# Kernels of scans for attenuation correction: Siemens's smoothest, and those named after PET.
+_ATTENUATION_KERNELS = re.compile(r"^[BH](08|18|19)[a-z]?\b|\bPET\b", re.IGNORECASE)
+
+# Hybrid scanners, by the names their makers give: SPECT/CT, then PET/CT.
 _HYBRID_SCANNERS = re.compile(
-    r"symbia|infinia|hawkeye|millennium|(discovery|optima) ?nm|brightview|precedence|anyscan|"
-    r"biograph|gemini|vereos|ingenuity tf|discovery (st|690|710|mi)|\bmct\b",
+    r"symbia|infinia|hawkeye|millennium|\bnm ?/?-?ct\b|(discovery|optima) ?nm|starguide|"
+    r"brightview|precedence|skylight|anyscan|veriton|"
+    r"biograph|gemini|vereos|ingenuity tf|discovery (st|ls|rx|vct|iq|610|690|710|mi)|omni legend|"
+    r"\bmct\b|\bumi ?\d|uexplorer|celesteion|cartesion|aquiduo|pet[ /-]?ct|spect[ /-]?ct",
     re.IGNORECASE,
 )
 
@@ -212,7 +218,12 @@ def _attenuation(dataset: Dataset) -> Iterator[tuple[str, int]]:
     yield "ReconstructionDiameter", int(diameter >= _WHOLE_BODY_DIAMETER_MM)
     exposure, current = _number(dataset, "Exposure"), _number(dataset, "XRayTubeCurrent")
     yield "Exposure", int(exposure is not None and 0 < exposure <= _LOW_EXPOSURE_MAS)
-    yield "XRayTubeCurrent", int(current is not None and 0 < current <= _LOW_CURRENT_MA)
+    if current is not None:
+        # Hybrid scanners make diagnostic scans too, in the same study.
+        is_low, is_high = 0 < current <= _LOW_CURRENT_MA, current >= _DIAGNOSTIC_CURRENT_MA
+        yield "XRayTubeCurrent", is_low - 3 * is_high
+    kernels = _text(dataset, "ConvolutionKernel")
+    yield "ConvolutionKernel", int(bool(_ATTENUATION_KERNELS.search(kernels)))
 
 
 def _text(dataset: Dataset, keyword: str) -> str:

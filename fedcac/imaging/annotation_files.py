@@ -12,6 +12,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.uid import RTStructureSetStorage, SegmentationStorage
 
 from fedcac.errors import CohortError
+from fedcac.imaging.label_map import is_label_map, read_label_map
 from fedcac.imaging.segmentation import read_vessel_map
 from fedcac.imaging.structure_set import map_of_contours, read_structure_set
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from fedcac.imaging.label_meanings import LabelMeanings
     from fedcac.imaging.series import Series
     from fedcac.imaging.volume import Volume
 
@@ -39,6 +41,7 @@ class AnnotationFormat(StrEnum):
     SEGMENTATION = "segmentation"
     STRUCTURE_SET = "structure_set"
     REGIONS = "regions"
+    LABEL_MAP = "label_map"
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,11 @@ class AnnotationHeader:
     Attributes
     ----------
     format
-        DICOM SEG, DICOM RT Structure Set, or the XML regions of Horos and OsiriX.
+        DICOM SEG, DICOM RT Structure Set, the XML regions of Horos and OsiriX, or a NIfTI label
+        map.
     frame_uid
-        A SEG's frame of reference. A structure set has one per region, XML none: then it is "".
+        A SEG's frame of reference. A structure set has one per region, XML and NIfTI none: then
+        it is "".
     is_fractional
         Whether a SEG holds probabilities or occupancies (PS3.3 C.8.20.2.3).
     is_automatic
@@ -85,7 +90,10 @@ def read_annotation_header(path: Path) -> AnnotationHeader:
     CohortError
         `no_such_annotation`; `unknown_annotation` if it is of no format that is read.
     """
-    if annotation_content(path).lstrip()[:1] == b"<":
+    content = annotation_content(path)
+    if is_label_map(path):
+        return AnnotationHeader(AnnotationFormat.LABEL_MAP)
+    if content.lstrip()[:1] == b"<":
         return AnnotationHeader(AnnotationFormat.REGIONS)
     tags = ["SOPClassUID", "FrameOfReferenceUID", "SegmentationType", "SegmentSequence"]
     try:
@@ -106,18 +114,31 @@ def read_annotation_header(path: Path) -> AnnotationHeader:
 
 
 def annotated_map(
-    path: Path, header: AnnotationHeader, series: Series, volume: Volume
+    path: Path,
+    header: AnnotationHeader,
+    series: Series,
+    volume: Volume,
+    meanings: LabelMeanings | None = None,
 ) -> NDArray[np.uint8]:
-    """Return the vessel map, uint8 of the volume's shape, of a SEG or structure set.
+    """Return the vessel map, uint8 of the volume's shape, of a SEG, structure set or label map.
+
+    `meanings` are those of a label map's integers.
 
     Raises
     ------
     CohortError
         `other_series` if it is in another frame of reference, `empty_annotation`, or
-        `bad_annotation` for a fractional SEG; else as `read_structure_set`, `map_of_contours`.
+        `bad_annotation` for a fractional SEG; else as `read_structure_set`, `map_of_contours`,
+        `read_label_map`.
     UsageError
         As `read_vessel_map`.
     """
+    if header.format is AnnotationFormat.LABEL_MAP:
+        vessel_map = read_label_map(path, volume, meanings)
+        if not vessel_map.any():
+            # A SEG lists the vessels that were looked at; a map of zeros says nothing of the kind.
+            raise empty_annotation()
+        return vessel_map
     frame_uid = str(series.datasets[0].FrameOfReferenceUID)
     if header.format is AnnotationFormat.STRUCTURE_SET:
         structure_set = read_structure_set(path)
@@ -165,7 +186,8 @@ def _check_frame(found: frozenset[str], wanted: str) -> None:
 
 def _unknown() -> CohortError:
     return CohortError(
-        "The annotation is neither a DICOM SEG or RT Structure Set nor a Horos or OsiriX XML file.",
+        "The annotation is no DICOM SEG or RT Structure Set, no NIfTI label map (.nii, .nii.gz), "
+        "no Horos or OsiriX XML file.",
         code="unknown_annotation",
         cure="Export it as DICOM SEG on the series that is scored.",
     )

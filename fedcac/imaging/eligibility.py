@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -21,14 +22,33 @@ from fedcac.vocabulary import ExclusionReason
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-__all__ = ["check_content", "check_identity", "check_modality", "has_contrast", "is_grey"]
+__all__ = [
+    "check_content",
+    "check_identity",
+    "check_modality",
+    "has_contrast",
+    "is_grey",
+    "names_agent",
+]
 
 _CT_CLASSES = frozenset(
     {CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage}
 )
 
-# Values of ImageType that name a reformation or projection even where value 1 says ORIGINAL.
-_REFORMATIONS = ("MPR", "MIP", "MINIP", "REFORMATTED", "PROJECTION IMAGE", "VOLUME RENDER")
+# Values of ImageType that name a reformation or projection even where value 1 says ORIGINAL; as
+# words, because LOSSY COMPRESSED contains one of them.
+_REFORMATION = re.compile(
+    r"(?<![A-Z])(3D)?(MPR|MIP|MINIP)(?![A-Z])|REFORMATTED|PROJECTION IMAGE|VOLUME RENDER"
+)
+
+# What is written into ContrastBolusAgent to say that there was none. The whole value must say so:
+# 'no oral contrast' names nothing of what was injected.
+_NO_AGENT = re.compile(
+    r"(none|nil|null|no|n|n/?a|0|-+|\.|unenhanced|nativ\w*|plain)"
+    r"|(no|non|not?|w/?o|without|ohne|sans|sin|senza|sem|zonder|utan|uden)[ -]?"
+    r"(iv )?(contrast\w*|kontrast\w*|km|mdc|pdc|injection|agent|media|given|used|administered)?",
+    re.IGNORECASE,
+)
 
 
 def check_identity(datasets: Sequence[Dataset]) -> None:
@@ -96,7 +116,7 @@ def check_content(
 def _check_image_type(image_type: tuple[str, ...]) -> None:
     if "LOCALIZER" in image_type:
         raise exclusion(ExclusionReason.LOCALIZER, "An instance is a localizer.")
-    is_reformed = any(word in value for value in image_type for word in _REFORMATIONS)
+    is_reformed = any(_REFORMATION.search(value) for value in image_type)
     if is_reformed or image_type[:1] not in ((), ("ORIGINAL",)):
         raise exclusion(
             ExclusionReason.DERIVED_IMAGE, "The images are derived, not the original slices."
@@ -110,11 +130,17 @@ def is_grey(dataset: Dataset) -> bool:
 
 
 def has_contrast(dataset: Dataset) -> bool:
-    """Say whether the header names a contrast agent; an empty attribute is not contrast."""
-    agent = header_value(dataset, "ContrastBolusAgent")
-    return bool(agent is not None and str(agent).strip()) or bool(
-        header_value(dataset, "ContrastBolusAgentSequence")
-    )
+    """Say whether the header names a contrast agent; an empty attribute is not contrast.
+
+    Nor is one that says NONE or the like, as some consoles fill it in.
+    """
+    agent = str(header_value(dataset, "ContrastBolusAgent") or "")
+    return names_agent(agent) or bool(header_value(dataset, "ContrastBolusAgentSequence"))
+
+
+def names_agent(agent: str) -> bool:
+    """Say whether a ContrastBolusAgent (0018,0010) names an agent, and not that there was none."""
+    return bool(agent.strip()) and _NO_AGENT.fullmatch(agent.strip()) is None
 
 
 def _check_units(frame: Frame) -> None:

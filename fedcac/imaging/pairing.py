@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 
 from fedcac.canonical import canonical_bytes
@@ -52,6 +53,9 @@ class ExamPair:
     ----------
     exam_key
         Site-local pseudonym, 32 hexadecimal digits.
+    reference_path
+        None, with `days`, where the reference exam is known by its day alone: it was read
+        elsewhere, and the clinical table holds its score.
     days
         Study date of the reference minus that of the index exam, days.
     patient_id
@@ -99,7 +103,7 @@ class _Exam:
     """A listed exam whose patient is known; `failure` if it cannot take part in a pair."""
 
     line: int
-    path: Path
+    path: Path | None
     role: Role
     patient_id: str
     header: ExamHeader | None
@@ -126,12 +130,17 @@ def exam_key(issuer: str, patient_id: str, secret: bytes) -> str:
 
 
 def pair_manifest(
-    manifest: Path, *, window_days: int | None, secret: bytes, is_study: bool = False
+    manifest: Path,
+    *,
+    window_days: int | None,
+    secret: bytes,
+    is_study: bool = False,
+    reference_dates: Mapping[str, date] | None = None,
 ) -> PairingOutcome:
     """Read a manifest and the header of every series it lists, and pair them.
 
     With `is_study` a path may be the folder of a whole study, of which one series is chosen when
-    it is read (`ImageCriteria.choose_series`).
+    it is read (`ImageCriteria.choose_series`). `reference_dates` as `pair_exams`.
 
     Raises
     ------
@@ -141,7 +150,7 @@ def pair_manifest(
         `weak_secret`.
     """
     exams = [_listed(entry, is_study) for entry in read_manifest(manifest)]
-    return pair_exams(exams, window_days, secret)
+    return pair_exams(exams, window_days, secret, reference_dates or {})
 
 
 def _listed(entry: ManifestEntry, is_study: bool) -> ListedExam:
@@ -152,7 +161,10 @@ def _listed(entry: ManifestEntry, is_study: bool) -> ListedExam:
 
 
 def pair_exams(
-    exams: Iterable[ListedExam], window_days: int | None, secret: bytes
+    exams: Iterable[ListedExam],
+    window_days: int | None,
+    secret: bytes,
+    reference_dates: Mapping[str, date] | None = None,
 ) -> PairingOutcome:
     """Return one exam pair per patient: the nearest study dates within the window.
 
@@ -161,6 +173,9 @@ def pair_exams(
     taken. A `patient_id` override of the manifest names the patient in the site's own namespace,
     without an issuer. With `window_days` None each patient's earliest index exam stands alone and
     reference entries are not used.
+
+    A patient of whom no reference exam is listed, and whose day of the reference is in
+    `reference_dates` (by patient), is paired by that day.
 
     Raises
     ------
@@ -183,6 +198,7 @@ def pair_exams(
         losses.append((exam.entry.line, ExamLoss(exam.entry.path, reason)))
     pairs = []
     for key in sorted(patients):
+        patients[key] += _read_elsewhere(patients[key], reference_dates or {})
         chosen = _choose(patients[key], window_days)
         used = chosen if isinstance(chosen, tuple) else ()
         if isinstance(chosen, ExclusionReason):
@@ -194,7 +210,7 @@ def pair_exams(
         losses += [
             (exam.line, ExamLoss(exam.path, exam.failure or other))
             for exam in patients[key]
-            if exam not in used
+            if exam not in used and exam.path is not None
         ]
     ordered = sorted(losses, key=lambda loss: loss[0])
     return PairingOutcome(tuple(pairs), exclusions, tuple(loss for _, loss in ordered))
@@ -222,6 +238,15 @@ def _known(exam: ListedExam, patient_id: str, window_days: int | None) -> _Exam:
         ordinal=day.toordinal() if day else 0,
         failure=failure,
     )
+
+
+def _read_elsewhere(exams: Sequence[_Exam], dates: Mapping[str, date]) -> list[_Exam]:
+    """Return the reference exam of a patient of whom the day of the reference alone is known."""
+    patient_id = exams[0].patient_id
+    if patient_id not in dates or any(exam.role is Role.REFERENCE for exam in exams):
+        return []
+    day = dates[patient_id].toordinal()
+    return [_Exam(0, None, Role.REFERENCE, patient_id, None, day, None)]
 
 
 def _choose(exams: Sequence[_Exam], window_days: int | None) -> tuple[_Exam, ...] | ExclusionReason:
@@ -258,6 +283,8 @@ def _preference(exam: _Exam) -> tuple[bool, int, str, str]:
 
 def _pair(key: str, chosen: tuple[_Exam, ...]) -> ExamPair:
     index, reference = chosen[0], chosen[1] if len(chosen) > 1 else None
+    if index.path is None:
+        raise ValueError("an index exam has a path")
     return ExamPair(
         exam_key=key,
         index_path=index.path,

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcac.errors import UsageError
+from fedcac.imaging.label_meanings import LabelMeanings
 from fedcac.imaging.volume import Volume
-from fedcac.vocabulary import Vessel
+from fedcac.vocabulary import VESSEL_UNKNOWN, Vessel
 
-__all__ = ["VESSEL_CODES", "read_vessel_map"]
+__all__ = ["CORONARY_CODES", "VESSEL_CODES", "read_vessel_map"]
 
 # SNOMED CT codes of the coronary arteries (PS3.16 CID 3015).
 VESSEL_CODES = {
@@ -22,19 +23,30 @@ VESSEL_CODES = {
     "57396003": Vessel.LCX,
     "13647002": Vessel.RCA,
 }
+
+# SNOMED CT codes of coronary calcium of no told vessel: the coronary artery as such (PS3.16 CID
+# 3015), and calcification of it (a disorder, which names its own site).
+CORONARY_CODES = frozenset({"41801008", "445512009"})
 _TOLERANCE_MM = 0.1
 
 
-def read_vessel_map(path: Path, volume: Volume) -> NDArray[np.uint8]:
+def read_vessel_map(
+    path: Path, volume: Volume, meanings: LabelMeanings | None = None
+) -> NDArray[np.uint8]:
     """Return the vessel map, uint8 of the volume's shape, of a binary DICOM SEG.
 
-    Each segment's property type or anatomic region must be one of `VESSEL_CODES`. The SEG must
-    lie on the volume's own grid; it is placed by its position, never by frame order.
+    Each segment's property type or anatomic region must be one of `VESSEL_CODES`, or one of
+    `CORONARY_CODES`: then its calcium counts without a vessel (5, `VESSEL_UNKNOWN`), where no
+    segment of a vessel marks the same voxel. `meanings` of segment numbers, where they are stated,
+    stand in place of the codes. The SEG must lie on the volume's own grid; it is placed by its
+    position, never by frame order.
 
     Raises
     ------
     UsageError
         If the file is no SEG, a segment is of no known vessel, or its grid is another.
+    CohortError
+        `unknown_label` for a segment of no stated meaning.
     """
     try:
         segmentation = hd.seg.segread(path)
@@ -45,7 +57,12 @@ def read_vessel_map(path: Path, volume: Volume) -> NDArray[np.uint8]:
             code="bad_mask",
             cure="Export the segmentation as DICOM SEG on the axial series.",
         ) from error
-    vessels = [_vessel_of(segmentation.get_segment_description(n)) for n in _numbers(segmentation)]
+    labels = [
+        _label_of(segmentation.get_segment_description(number))
+        if meanings is None
+        else meanings.value_of(number)
+        for number in _numbers(segmentation)
+    ]
     mask = mask.to_patient_orientation("FPL")
     offset = (np.array(mask.position) - np.array(volume.origin_lps_mm)) @ np.array(
         [[0, 0, 1], [0, 1, 0], [-1, 0, 0]]
@@ -68,8 +85,10 @@ def read_vessel_map(path: Path, volume: Volume) -> NDArray[np.uint8]:
     box = tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
     vessel_map = np.zeros(volume.hu.shape, dtype=np.uint8)
     region = vessel_map[box]
-    for channel, vessel in enumerate(vessels):
-        region[mask.array[..., channel] > 0] = tuple(Vessel).index(vessel) + 1
+    # Vessels last: what a segment of all coronary calcium marks too keeps its vessel.
+    coronary = [channel for channel, label in enumerate(labels) if label]
+    for channel in sorted(coronary, key=lambda channel: labels[channel] != VESSEL_UNKNOWN):
+        region[mask.array[..., channel] > 0] = labels[channel]
     return vessel_map
 
 
@@ -77,16 +96,19 @@ def _numbers(segmentation: Any) -> list[int]:
     return [int(number) for number in segmentation.segment_numbers]
 
 
-def _vessel_of(description: Any) -> Vessel:
+def _label_of(description: Any) -> int:
     codes = [description.segmented_property_type.value]
     regions = description.primary_anatomic_structures or description.anatomic_regions or ()
     codes += [region.value for region in regions]
     for code in codes:
         if code in VESSEL_CODES:
-            return VESSEL_CODES[code]
+            return tuple(Vessel).index(VESSEL_CODES[code]) + 1
+    if CORONARY_CODES.intersection(codes):
+        return VESSEL_UNKNOWN
     raise UsageError(
         "A segment of the mask is of no known coronary vessel.",
         code="bad_mask",
         cure="Code each segment's anatomy as one of SCT "
-        + ", ".join(f"{code} ({vessel.value})" for code, vessel in VESSEL_CODES.items()),
+        + ", ".join(f"{code} ({vessel.value})" for code, vessel in VESSEL_CODES.items())
+        + ", or 41801008 (coronary artery) where the vessel is not told.",
     )

@@ -11,7 +11,7 @@ from fedcac.errors import DicomError
 from fedcac.imaging.acquisition import AcquisitionVerdict, judge
 from fedcac.imaging.coding import coded, exclusion, reason_of
 from fedcac.imaging.files import find_instances, read_dataset
-from fedcac.imaging.frames import Frame, header_value
+from fedcac.imaging.frames import Frame, frames_of, header_value
 from fedcac.imaging.instances import check_headers
 from fedcac.imaging.kernels import is_sharp_kernel
 from fedcac.imaging.words import Topic, topics_of
@@ -42,7 +42,7 @@ class Candidate:
     rejection
         Why it cannot be read under the criteria; None if the headers speak for it.
     verdict
-        How it was acquired, with the evidence; None where it was rejected before that was asked.
+        How it was acquired, with the evidence; None where it was rejected for another reason.
     preference
         Sort key among those not rejected: the smallest is taken. (acquisition left open, sharp
         kernel, rank among the preferred kernels, distance to the preferred thickness in mm,
@@ -117,7 +117,9 @@ def _candidate(
             verdict = judge(datasets[0], frames[0])
             preference = _preference(datasets[0], frames, verdict, criteria)
     except DicomError as error:
-        return Candidate(series_uid, paths, reason_of(error))
+        reason = reason_of(error)
+        is_judged = reason is ExclusionReason.WRONG_ACQUISITION
+        return Candidate(series_uid, paths, reason, _verdict(datasets[0]) if is_judged else None)
     return Candidate(
         series_uid,
         paths,
@@ -128,6 +130,10 @@ def _candidate(
         thickness_mm=frames[0].thickness_mm,
         kernel=frames[0].kernel,
     )
+
+
+def _verdict(dataset: Dataset) -> AcquisitionVerdict:
+    return judge(dataset, frames_of(dataset)[0])
 
 
 def _check_descriptions(dataset: Dataset, criteria: ImageCriteria) -> None:

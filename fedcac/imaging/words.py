@@ -63,7 +63,8 @@ _PATTERNS: dict[Topic, tuple[str, ...]] = {
         r"\bklatk|\bhrudn|\bgogus|\bakciger|груд|легк|лёгк|胸|肺|흉부|폐",
     ),
     Topic.ATTENUATION_CORRECTION: (
-        r"\bct[ _-]?ac\b|\bctac|\bac[ _-]?ct\b|attenuation|\bmu[ _-]?map|\bumap\b|\bct[ _-]?map\b",
+        r"\bct[ _-]?ac\b|\bctac|\bac[ _-]?ct\b|\bacct\b|\bct (for|wb) ac\b",
+        r"\battn\b|\batten(uat|\b)|\btransmission|\bmu[ _-]?map|\bumap\b|\bct[ _-]?map\b",
         r"schwachungskorr|atenuac|attenuazion|ослаблен|衰减|衰減|減弱補正|감쇠",
     ),
     Topic.CONTRAST: (

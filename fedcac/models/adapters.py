@@ -14,6 +14,7 @@ from torch import nn
 
 from fedcac.models.family import Family, InputKind, Outputs, scaled
 from fedcac.models.manifest import ONNX_FILE, InputSpec
+from fedcac.models.radiograph_input import RadiographInput
 
 __all__ = ["eng2021", "hong2025", "miller2023", "onnx", "swinunetr"]
 
@@ -74,9 +75,18 @@ def miller2023(**architecture: Any) -> Family:
     )
 
 
-def hong2025(**architecture: Any) -> Family:
-    """Three thresholds of the calcium score from a chest radiograph (Hong et al. 2025)."""
-    from fedcac.models.hong2025 import SMALLEST, HongNetwork
+def hong2025(image: Mapping[str, Any] | None = None, **architecture: Any) -> Family:
+    """Three thresholds of the calcium score from a chest radiograph (Hong et al. 2025).
+
+    `image` has the parameters of `RadiographInput`: the size that the network was trained at, and
+    the percentiles that become black and white.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a parameter has no meaning.
+    """
+    from fedcac.models.hong2025 import SMALLEST, THRESHOLDS, HongNetwork
 
     return Family(
         name="hong2025",
@@ -87,6 +97,8 @@ def hong2025(**architecture: Any) -> Family:
         outputs={"positive": "probabilities of a score > 0, >= 100 and >= 400, (B, 3)"},
         divisor=1,
         smallest=SMALLEST,
+        radiograph=RadiographInput(**(image or {})),
+        thresholds=THRESHOLDS,
     )
 
 

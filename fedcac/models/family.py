@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from fedcac.models.manifest import VESSEL_UNKNOWN, WEIGHTS_FILE, InputSpec
+from fedcac.models.radiograph_input import RadiographInput
 
 __all__ = ["VESSEL_UNKNOWN", "Family", "InputKind", "Outputs", "scaled"]
 
@@ -60,6 +61,11 @@ class Family:
     is_cropping
         Whether the middle of a slice may be answered alone; not where the network normalises over
         whole slices or attends to them, so that its package may not name a field of view.
+    radiograph
+        How a radiograph becomes input; None of a family that reads volumes.
+    thresholds
+        Calcium scores that a classifier tells apart, in the order of its channels: above 0, at
+        least each of the others. Empty for a segmenting family.
     """
 
     name: str
@@ -73,6 +79,8 @@ class Family:
     smallest: int = 32
     is_cropping: bool = True
     weights_file: Literal["weights.safetensors", "model.onnx"] = WEIGHTS_FILE
+    radiograph: RadiographInput | None = None
+    thresholds: tuple[int, ...] = ()
 
     @property
     def has_vessels(self) -> bool:

@@ -8,7 +8,6 @@ From a chest radiograph, the probabilities that the coronary calcium score is ab
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,15 +15,12 @@ from monai.networks.nets import DenseNet121
 from numpy.typing import NDArray
 from torch import nn
 
-from fedcac.errors import CohortError
+from fedcac.models.radiograph_input import SMALLEST, RadiographInput
 
-__all__ = ["THRESHOLDS", "HongNetwork", "RadiographInput", "threshold_probabilities"]
+__all__ = ["SMALLEST", "THRESHOLDS", "HongNetwork", "RadiographInput", "threshold_probabilities"]
 
 THRESHOLDS = (0, 100, 400)
 """Calcium scores that the three networks tell apart: > 0, >= 100, >= 400, in channel order."""
-
-SMALLEST = 32
-"""Fewest rows or columns: the stride of a DenseNet."""
 
 
 class HongNetwork(nn.Module):
@@ -114,66 +110,3 @@ def threshold_probabilities(logits: torch.Tensor) -> dict[int, NDArray[np.float6
     # In double precision, so that high logits keep their order.
     columns = torch.sigmoid(logits.detach().double()).cpu().numpy().T
     return dict(zip(THRESHOLDS, columns, strict=True))
-
-
-@dataclass(frozen=True)
-class RadiographInput:
-    """How a radiograph becomes network input.
-
-    The radiograph is shrunk or enlarged until it just fits in `rows` x `columns`, its aspect kept,
-    and stands in the middle; the rest is 0, as dark as its darkest part. Its own percentiles `low`
-    and `high` become 0 and 1, and values beyond them are cut.
-
-    The paper's abstract says nothing of this. Percentiles, not the extremes, because markers and
-    collimator edges are the extremes; of the image itself, because the stored values of
-    radiographs have no unit. Pixels are taken as square: a radiograph whose
-    PixelAspectRatio (0028,0034) is not 1:1 has to be resampled first.
-    """
-
-    rows: int = 512
-    columns: int = 512
-    low: float = 1.0
-    high: float = 99.0
-
-    def __post_init__(self) -> None:
-        if min(self.rows, self.columns) < SMALLEST or not 0 <= self.low < self.high <= 100:
-            raise ValueError("rows and columns from 32 on, and percentiles that rise")
-
-    def prepare(self, pixels: NDArray[np.floating] | NDArray[np.integer]) -> torch.Tensor:
-        """Return a radiograph (rows, columns) as network input (1, 1, R, C), float32 in [0, 1].
-
-        `pixels` rise with attenuation, as in MONOCHROME2 (PS3.3 C.7.6.3.1.2): bone is bright. What
-        a MONOCHROME1 object stores has been inverted before.
-
-        Raises
-        ------
-        ValueError
-            If there are not two dimensions, or a pixel is not a finite number.
-        CohortError
-            `inference_failed` if the radiograph has no contrast to scale.
-        """
-        image = np.asarray(pixels, dtype=np.float64)
-        if image.ndim != 2 or not image.size or not bool(np.isfinite(image).all()):
-            raise ValueError("a radiograph must be (rows, columns) of finite numbers")
-        low, high = np.percentile(image, (self.low, self.high))
-        if not high > low:
-            raise CohortError(
-                "The radiograph has no contrast.",
-                code="inference_failed",
-                cure="Look at the image; name another one of the patient, or leave the exam out.",
-            )
-        scaled = np.clip((image - low) / (high - low), 0, 1).astype(np.float32)
-        return self._fit(torch.from_numpy(scaled)[None, None])
-
-    def _fit(self, image: torch.Tensor) -> torch.Tensor:
-        height, width = image.shape[2:]
-        factor = min(self.rows / height, self.columns / width)
-        size = (max(1, round(height * factor)), max(1, round(width * factor)))
-        if size != (height, width):
-            # Without the filter, thin lines of a large radiograph vanish or flicker.
-            image = nn.functional.interpolate(
-                image, size=size, mode="bilinear", antialias=True, align_corners=False
-            ).clamp(0, 1)
-        above, left = (self.rows - size[0]) // 2, (self.columns - size[1]) // 2
-        padding = (left, self.columns - size[1] - left, above, self.rows - size[0] - above)
-        return nn.functional.pad(image, padding)

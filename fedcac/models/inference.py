@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,6 +65,11 @@ class InferenceEngine:
         name = str(self._network.dtype).removeprefix("torch.")
         return f"{name}{', batch norms folded' if self._network.is_folded else ''}"
 
+    @property
+    def n_at_a_time(self) -> int:
+        """How many radiographs keep the device busy: a batch, or one for every core."""
+        return self._lanes.count if self._lanes is not None else self._batch
+
     def close(self) -> None:
         """Give back threads. The engine is not used afterwards."""
         if self._lanes is not None:
@@ -117,6 +122,67 @@ class InferenceEngine:
         given = {name: self._to_device(array) for name, array in inputs.items()}
         return {name: value.cpu().numpy() for name, value in self._network(given).items()}
 
+    def probabilities(self, images: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Return the probability of every threshold, (n, thresholds), of n prepared radiographs.
+
+        An exam's answer does not depend on those beside it: on a CPU each is answered alone, on
+        every core one; on a GPU batches have one shape.
+
+        Parameters
+        ----------
+        images
+            Each (rows, columns), as the family's `radiograph` prepares it.
+
+        Raises
+        ------
+        UsageError
+            If the package reads CT volumes.
+        ValueError
+            If an image has another shape, or an answer is not finite.
+        """
+        family = self._package.family
+        if family.radiograph is None:
+            raise _wrong_kind(family.name, "radiographs")
+        shape = (family.radiograph.rows, family.radiograph.columns)
+        if any(image.shape != shape for image in images):
+            raise ValueError(f"radiographs must be {shape[0]} x {shape[1]}")
+        found = np.zeros((len(images), len(family.thresholds)), dtype=np.float32)
+        if self._lanes is not None:
+            alone = [image[None] for image in images]
+            for row, answer in enumerate(self._lanes.map(self._positive, alone)):
+                found[row] = answer[0]
+        else:
+            self._fill_batches(images, found)
+        if not bool(np.isfinite(found).all()):
+            raise ValueError("a probability is not finite")
+        return found
+
+    def _fill_batches(
+        self, images: Sequence[NDArray[np.float32]], found: NDArray[np.float32]
+    ) -> None:
+        start = 0
+        while start < len(images):
+            part = list(images[start : start + self._batch])
+            padded = np.stack(part + part[-1:] * (self._batch - len(part)))
+            try:
+                found[start : start + len(part)] = self._positive(padded)[: len(part)]
+            except torch.cuda.OutOfMemoryError:
+                if self._batch == 1:
+                    raise
+                self._shrink_batch()
+                continue
+            start += len(part)
+
+    def _positive(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        answers: NDArray[np.float32] = (
+            self._network({"image": self._to_device(images)})["positive"].cpu().numpy()
+        )
+        return answers
+
+    def _shrink_batch(self) -> None:
+        self._batch //= 2
+        torch.cuda.empty_cache()
+
     def _segment_all(self, blocks: VolumeBlocks) -> NDArray[np.uint8]:
         """Return the labels of every candidate slice, (candidates, rows, columns)."""
         found: list[torch.Tensor] = []
@@ -132,8 +198,7 @@ class InferenceEngine:
             except torch.cuda.OutOfMemoryError:
                 if self._batch == 1:
                     raise
-                self._batch //= 2
-                torch.cuda.empty_cache()
+                self._shrink_batch()
                 continue
             position += wave.size
         rows, columns = blocks.hu.shape[1:]

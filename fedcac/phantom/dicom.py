@@ -70,6 +70,19 @@ def _place(dataset: Dataset, exam: PhantomExam, index: int) -> None:
     dataset.SliceLocation = f"{-index * increment:.6f}"
 
 
+def _acquire(dataset: Dataset, label: ExamLabel) -> None:
+    """State what tells a gated calcium scan from a routine chest scan (PS3.3 C.8.2.1, C.7.6.18)."""
+    if label.is_gated:
+        dataset.BodyPartExamined = "HEART"
+        dataset.ScanOptions = ["AXIAL", "ECG"]
+        dataset.HeartRate, dataset.NominalInterval, dataset.TriggerTime = "64", "937", "656"
+        dataset.ConvolutionKernel = "B35f"
+    else:
+        dataset.BodyPartExamined = "CHEST"
+        dataset.ScanOptions = "HELIX"
+        dataset.ConvolutionKernel = "B31f"
+
+
 def _describe(exam: PhantomExam, label: ExamLabel) -> Dataset:
     dataset = Dataset()
     day = f"{label.study_date:%Y%m%d}"
@@ -90,12 +103,10 @@ def _describe(exam: PhantomExam, label: ExamLabel) -> Dataset:
     dataset.PatientID = label.patient_id
     dataset.PatientBirthDate = ""
     dataset.PatientSex = ""
-    dataset.BodyPartExamined = "CHEST"
-    dataset.ScanOptions = "AXIAL" if label.is_gated else "HELIX"
+    _acquire(dataset, label)
     dataset.SliceThickness = f"{exam.slice_thickness_mm:.3f}"
     dataset.KVP = "120"
     dataset.ReconstructionDiameter = f"{exam.spacing_mm[2] * exam.hu.shape[2]:.1f}"
-    dataset.ConvolutionKernel = "B35f"
     dataset.PatientPosition = "HFS"
     dataset.ContentQualification = "RESEARCH"
     dataset.StudyID = "1"

@@ -1,4 +1,4 @@
-"""Generated site tables of radiograph classifiers, with AUCs near those of Hong et al. 2025."""
+"""Generated radiographs, and site tables of their classifiers with AUCs near Hong et al. 2025."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from scipy.stats import norm
 
 from fedcac.phantom.clinical import SiteTables
 
-__all__ = ["hong_tables"]
+__all__ = ["clinical_rows", "draw_radiograph", "hong_tables"]
 
 _SITES = {"site1": 1400, "site2": 900, "site3": 500}
 _CUT_OFFS = {"0": 1.0, "100": 100.0, "400": 400.0}
@@ -31,6 +31,38 @@ def hong_tables(seed: int) -> SiteTables:
     """
     rng = np.random.default_rng(seed)
     return {site: _rows(rng, site, n) for site, n in _SITES.items()}
+
+
+def clinical_rows(rng: np.random.Generator, site: str, n: int) -> list[dict[str, str]]:
+    """Return n patients with the columns of `hong_tables` but the model's answers."""
+    rows = _rows(rng, site, n)
+    return [{k: v for k, v in row.items() if not k.startswith("index_")} for row in rows]
+
+
+def draw_radiograph(
+    rng: np.random.Generator, score: float, shape: tuple[int, int] = (160, 144)
+) -> NDArray[np.uint16]:
+    """Return a schematic frontal chest radiograph (rows, columns) of 12 bits, bone bright.
+
+    Lungs, mediastinum, heart, spine and noise; specks over the heart whose number rises with the
+    calcium score. It is drawn, not projected, and resembles no patient: what a network makes of it
+    says nothing about radiographs.
+    """
+    rows, columns = shape
+    y, x = np.mgrid[-1 : 1 : rows * 1j, -1 : 1 : columns * 1j]
+    y, x = y + rng.uniform(-0.05, 0.05), x + rng.uniform(-0.05, 0.05)
+    image = np.full(shape, 0.62)
+    for side in (-1, 1):
+        image -= 0.42 * (((x - 0.45 * side) / 0.33) ** 2 + ((y + 0.05) / 0.72) ** 2 < 1)
+    size = rng.uniform(0.9, 1.15)
+    image += 0.3 * (((x - 0.16) / (0.36 * size)) ** 2 + ((y - 0.32) / (0.34 * size)) ** 2 < 1)
+    image += 0.14 * (np.abs(x) < 0.12)
+    n_specks = int(6 * np.log1p(score))
+    specks = rng.normal((0.2, 0.16), 0.12, (n_specks, 2))
+    for row, column in specks:
+        image += 0.25 * np.exp(-(((y - row) / 0.02) ** 2 + ((x - column) / 0.02) ** 2))
+    image += rng.normal(0, 0.02, shape)
+    return np.asarray(np.clip(image, 0, 1.2) / 1.2 * 4095, dtype=np.uint16)
 
 
 def _rows(rng: np.random.Generator, site: str, n: int) -> list[dict[str, str]]:

@@ -22,6 +22,7 @@ from fedcac.protocol.analyses import (
 )
 from fedcac.protocol.categories import CategoryScheme
 from fedcac.protocol.schema import (
+    Amendment,
     Covariate,
     DisclosureMinimum,
     Endpoint,
@@ -35,6 +36,7 @@ from fedcac.protocol.schema import (
 __all__ = [
     "AccuracySpec",
     "AgreementSpec",
+    "Amendment",
     "AnalysisSpec",
     "AucSpec",
     "BlandAltmanSpec",

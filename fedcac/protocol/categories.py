@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Self
 
 import numpy as np
@@ -10,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fedcac.vocabulary import BoundaryConvention
 
-__all__ = ["CategoryScheme"]
+__all__ = ["CategoryScheme", "category_scores"]
 
 
 class CategoryScheme(BaseModel):
@@ -73,3 +74,10 @@ class CategoryScheme(BaseModel):
                 return values > 0
             return values >= cut_off
         return values > cut_off
+
+
+def category_scores(scheme: CategoryScheme) -> dict[str, float]:
+    """Return a score inside every category, by label: a model may answer with the category."""
+    edges = [0.0, *scheme.cut_offs, 2 * scheme.cut_offs[-1]]
+    middles = [0.0, *((low + high) / 2 for low, high in pairwise(edges[1:]))]
+    return {label.lower(): score for label, score in zip(scheme.labels, middles, strict=True)}

@@ -20,7 +20,18 @@ from fedcac.protocol.analyses import (
 from fedcac.protocol.schema import Endpoint, Protocol
 from fedcac.vocabulary import ScoreRole
 
-__all__ = ["ColumnKind", "Columns", "columns_of", "endpoint_of", "probability_column"]
+__all__ = [
+    "PROBABILITY_PREFIX",
+    "ColumnKind",
+    "Columns",
+    "columns_of",
+    "endpoint_of",
+    "probability_column",
+    "threshold_of",
+]
+
+PROBABILITY_PREFIX = "index_probability_"
+"""What the columns of a classifier's probabilities begin with."""
 
 
 class ColumnKind(StrEnum):
@@ -46,7 +57,12 @@ def probability_column(cut_off: float) -> str:
 
     The lowest cut-off separates zero from any calcium, so its column is `index_probability_0`.
     """
-    return f"index_probability_{0 if cut_off <= 1 else cut_off:g}"
+    return f"{PROBABILITY_PREFIX}{threshold_of(cut_off):g}"
+
+
+def threshold_of(cut_off: float) -> float:
+    """Return the threshold of a classifier that decides at a cut-off: 0 for the lowest, up to 1."""
+    return 0 if cut_off <= 1 else cut_off
 
 
 def endpoint_of(spec: AnalysisSpec, protocol: Protocol) -> Endpoint | None:

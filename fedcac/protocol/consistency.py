@@ -67,6 +67,7 @@ def check_columns(protocol: Protocol) -> None:
     roles = dict.fromkeys(_SCORE_COLUMNS, "a score") | {
         "patient_id": "the patient",
         "reference_annotation": "an annotation",
+        "reference_date": "a date",
     }
     for column, role, at in _claims(protocol):
         taken = roles.setdefault(column, role)

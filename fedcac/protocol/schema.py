@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from fedcac.canonical import Digest, digest_of
@@ -20,6 +28,7 @@ from fedcac.protocol.consistency import (
 from fedcac.vocabulary import IndexTest, Modality, ReferenceKind, ScoreRole
 
 __all__ = [
+    "Amendment",
     "Citation",
     "ClinicalCriterion",
     "Covariate",
@@ -40,6 +49,13 @@ Sentence = Annotated[str, Field(min_length=3, max_length=600)]
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Amendment(_Part):
+    """An earlier version that this protocol amends, and why; the report lists them."""
+
+    version: Annotated[int, Field(ge=1)]
+    reason: Sentence
 
 
 class Citation(_Part):
@@ -211,6 +227,15 @@ class Protocol(_Part):
     analyses: Annotated[tuple[AnalysisSpec, ...], Field(min_length=1)]
     disclosure: DisclosureMinimum = DisclosureMinimum()
     pooling: Pooling = Pooling()
+    amends: tuple[Amendment, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_no_amendment(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A protocol that amends none has the digest that it had before there were amendments.
+        document: dict[str, Any] = handler(self)
+        if not self.amends:
+            document.pop("amends", None)
+        return document
 
     @field_validator("schema_version", mode="before")
     @classmethod
@@ -225,6 +250,12 @@ class Protocol(_Part):
         check_columns(self)
         check_analyses(self)
         check_pooling(self)
+        versions = [one.version for one in self.amends]
+        if versions != sorted(set(versions)) or max(versions, default=0) >= self.version:
+            raise inconsistent(
+                "the versions amended are named once each, in order, and are older than this one",
+                "amends",
+            )
         if self.reference.modality is not self.modality and self.pairing is None:
             raise inconsistent(
                 "index and reference are read on different exams: declare pairing.window_days",

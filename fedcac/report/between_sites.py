@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from fedcac.protocol import AnalysisSpec
 from fedcac.report.findings import Findings
+from fedcac.report.many_sites import sites_words
 from fedcac.report.table import Row, Table
 from fedcac.report.wording import (
     PERCENT_MEASURES,
@@ -100,8 +101,12 @@ def refused_words(findings: Findings, spec: AnalysisSpec, measure: Measure) -> s
     """Return the sites without whose patients the pooled values are."""
     rows = findings.rows(spec.id, (measure,))
     gaps = {row.scope: findings.gap(spec.id, row.scope, row) for row in rows}
-    names = [f"{site}, {gaps[site]}" for site in findings.sites if gaps.get(site)]
-    return f" Without {'; '.join(names)}." if names else ""
+    by_gap: dict[str, list[str]] = {}
+    for site in findings.sites:
+        if gaps.get(site):
+            by_gap.setdefault(gaps[site], []).append(site)
+    parts = [f"{sites_words(names)}, {gap}" for gap, names in by_gap.items()]
+    return f" Without {'; '.join(parts)}." if parts else ""
 
 
 def by_site_table(findings: Findings, analysis: str, name: str) -> Table:

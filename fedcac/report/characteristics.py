@@ -59,11 +59,13 @@ def _characteristics(findings: Findings, spec: DescriptivesSpec) -> Table:
             rows.extend(_levels(findings, spec.id, groups, name, covariate.description, name))
     by = "of all patients" if spec.by == "all" else f"by {score_words(findings.protocol, spec.by)}"
     return Table(
-        f"Characteristics {by} ({analysis_words(findings.protocol, spec)}). "
-        "Categories: patients, and their percentage of those whose value is known."
-        f"{refused_words(findings, spec, Measure.COUNT)}",
+        f"Characteristics {by} ({analysis_words(findings.protocol, spec)}).",
         ("Characteristic", *columns, "p-value"),
         tuple(rows),
+        note="Categories: patients, and their percentage of those whose value is known. Medians "
+        "and quartiles are read from histograms on a public grid; p-values are of Pearson's "
+        "chi-square test, or of Kruskal and Wallis's test on the same grid."
+        f"{refused_words(findings, spec, Measure.COUNT)}",
     )
 
 

@@ -9,6 +9,7 @@ from fedcac.protocol import (
 )
 from fedcac.report.between_sites import by_site_table, refused_words
 from fedcac.report.findings import Findings, count_words
+from fedcac.report.many_sites import hazards_by_site, is_many
 from fedcac.report.table import Row, Table
 from fedcac.report.wording import (
     analysis_words,
@@ -23,6 +24,7 @@ from fedcac.vocabulary import Measure
 
 __all__ = [
     "added_value_table",
+    "cox_by_site_tables",
     "cox_tables",
     "log_rank_table",
 ]
@@ -53,10 +55,21 @@ def cox_tables(findings: Findings) -> tuple[Table, ...]:
             tables.append(_paired_table(findings, spec, partner))
         elif spec.id not in taken:
             tables.append(_cox_table(findings, spec))
-        if spec.by_site:
+        if spec.by_site and not is_many(findings):
             name = analysis_words(findings.protocol, spec)
             tables.append(by_site_table(findings, spec.id, name))
     return tuple(tables)
+
+
+def cox_by_site_tables(findings: Findings) -> tuple[Table, ...]:
+    """Return each site's own hazard ratios with a row per site, where a column each is too much."""
+    if not is_many(findings):
+        return ()
+    return tuple(
+        hazards_by_site(findings, spec.id, analysis_words(findings.protocol, spec))
+        for spec in findings.analyses("cox")
+        if isinstance(spec, CoxSpec) and spec.by_site
+    )
 
 
 def _partner(series: CoxSpec, specs: list[CoxSpec]) -> CoxSpec | None:
@@ -116,10 +129,10 @@ def _cox_table(findings: Findings, spec: CoxSpec) -> Table:
     kind = "One model per covariate" if spec.univariable else "Hazard ratios"
     return Table(
         f"{kind} for {_endpoint_words(findings, spec)} "
-        f"({analysis_words(findings.protocol, spec)}), stratified by site."
-        f"{_tail(findings, spec)}",
+        f"({analysis_words(findings.protocol, spec)}), stratified by site.",
         ("Covariate", "Hazard ratio (95% CI)", "p-value", "Patients", "Events"),
         tuple(_hazard_row(findings, row) for row in rows),
+        note=_tail(findings, spec).strip(),
     )
 
 
@@ -141,10 +154,10 @@ def _paired_table(findings: Findings, series: CoxSpec, model: CoxSpec) -> Table:
         n = f" Unadjusted: {alone} Adjusted: {together}"
     return Table(
         f"Associations with {_endpoint_words(findings, model)} ({series.id}, "
-        f"{analysis_words(findings.protocol, model)}), stratified by site.{n}"
-        f"{_tail(findings, model)}",
+        f"{analysis_words(findings.protocol, model)}), stratified by site.",
         ("Covariate", "Unadjusted HR (95% CI)", "p-value", "Adjusted HR (95% CI)", "p-value"),
         tuple(rows),
+        note=f"{n}{_tail(findings, model)}".strip(),
     )
 
 
@@ -234,4 +247,7 @@ def added_value_table(findings: Findings) -> Table | None:
         "Added value: what the larger Cox model adds to the smaller one.",
         ("Measure", "Estimate (95% CI)", "p-value"),
         tuple(rows),
+        note="NRI: net reclassification improvement. Event NRI: patients with the event whose risk "
+        "rose, less those whose risk fell, as a share of them; non-event NRI the reverse among "
+        "patients without. A category-free NRI counts any change of risk, however small.",
     )

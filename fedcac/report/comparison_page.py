@@ -6,17 +6,25 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fedcac.canonical import sha256_hex
-from fedcac.errors import UsageError
+from fedcac.report.comparison_words import (
+    COMPARISON_FORMAT,
+    HEADLINES,
+    PATIENTS_WORDS,
+    change_words,
+    check_comparison_target,
+    round_document,
+    size_words,
+    value_words,
+)
 from fedcac.report.figures import Figure
 from fedcac.report.figures.pairs import PairRow, draw_pairs
-from fedcac.report.page import is_gap, security_policy
+from fedcac.report.page import is_gap, security_policy, style_sheet
 from fedcac.report.rounds_compared import (
     RATIOS,
     ComparedRound,
@@ -25,7 +33,6 @@ from fedcac.report.rounds_compared import (
 )
 from fedcac.report.table import Row, Table
 from fedcac.report.wording import (
-    PERCENT_MEASURES,
     measure_words,
     number_words,
     scope_words,
@@ -34,9 +41,7 @@ from fedcac.report.wording import (
 from fedcac.statistics.estimator import META, POOLED, Estimate
 from fedcac.vocabulary import Measure
 
-__all__ = ["COMPARISON_COLUMNS", "COMPARISON_FORMAT", "comparison_csv", "write_comparison"]
-
-COMPARISON_FORMAT: Final = "fedcac-comparison/1"
+__all__ = ["COMPARISON_COLUMNS", "comparison_csv", "write_comparison"]
 
 COMPARISON_COLUMNS: Final = (
     "analysis",
@@ -59,29 +64,7 @@ COMPARISON_COLUMNS: Final = (
     "reason",
 )
 
-_REASONS = {
-    "patients_unknown": "no interval: not said whether the patients differ",
-    "same_patients": "no interval: same patients",
-    "no_interval": "no interval: a round has none",
-    "only_first": "not in round B",
-    "only_second": "not in round A",
-    "no_number": "not in both rounds",
-}
-_HEADLINES = frozenset(
-    {
-        Measure.KAPPA_UNWEIGHTED,
-        Measure.KAPPA_LINEAR,
-        Measure.SENSITIVITY,
-        Measure.SPECIFICITY,
-        Measure.PPV,
-        Measure.NPV,
-        Measure.AUC,
-        Measure.BIAS,
-        Measure.HAZARD_RATIO,
-        Measure.C_INDEX,
-    }
-)
-_DRAWN = _HEADLINES - {Measure.BIAS, Measure.HAZARD_RATIO}
+_DRAWN = HEADLINES - {Measure.BIAS, Measure.HAZARD_RATIO}
 _MOST_DRAWN = 20
 
 
@@ -99,7 +82,7 @@ def write_comparison(
     UsageError
         If `out` holds something that is not an earlier comparison (`output_not_empty`).
     """
-    _check_target(out)
+    check_comparison_target(out)
     (out / "figures").mkdir(parents=True, exist_ok=True)
     table = comparison_csv(rows).encode()
     figure = draw_comparison(rows)
@@ -116,8 +99,8 @@ def write_comparison(
             "digest": first.protocol_digest,
         },
         "patients": patients,
-        "first": _round_document(first),
-        "second": _round_document(second),
+        "first": round_document(first),
+        "second": round_document(second),
         "files": {"comparison.csv": sha256_hex(table)},
     }
     text = json.dumps(provenance, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
@@ -200,11 +183,11 @@ def _tables(
     first: ComparedRound, second: ComparedRound, rows: Sequence[ComparedRow]
 ) -> tuple[Table, Table, Table]:
     columns = ("Measure", "Analysis", "Round A", "Round B", "Change (95% CI)")
-    pooled = [row for row in rows if row.scope == POOLED and row.measure in _HEADLINES]
+    pooled = [row for row in rows if row.scope == POOLED and row.measure in HEADLINES]
     sites = tuple(dict.fromkeys([*first.sites, *second.sites]))
     drift: list[Row] = []
     for scope in (*sites, META):
-        own = [row for row in rows if row.scope == scope and row.measure in _HEADLINES]
+        own = [row for row in rows if row.scope == scope and row.measure in HEADLINES]
         if own:
             drift += [Row(scope_words(scope)), *(_line(row) for row in own)]
     return (
@@ -215,8 +198,8 @@ def _tables(
                 Row(
                     site,
                     (
-                        _size(first, site),
-                        _size(second, site),
+                        size_words(first, site),
+                        size_words(second, site),
                         first.policies.get(site, "not in round A"),
                         second.policies.get(site, "not in round B"),
                     ),
@@ -229,57 +212,15 @@ def _tables(
     )
 
 
-def _size(told: ComparedRound, site: str) -> str:
-    if site not in told.n_analysed:
-        return "not in this round"
-    n = told.n_analysed[site]
-    return "not released" if n is None else f"{n:,}"
-
-
 def _line(row: ComparedRow) -> Row:
     head = measure_words(row.measure)
     if row.term:
         head += f", {term_words(row.term)}"
     if row.group:
         head += f" ({row.group})"
-    return Row(head, (row.analysis, _number(row.first), _number(row.second), _change(row)))
-
-
-def _number(row: Estimate | None) -> str:
-    if row is None:
-        return "not computed"
-    return row.status.value.replace("_", " ") if row.estimate is None else number_words(row)
-
-
-def _change(row: ComparedRow) -> str:
-    if row.change is None:
-        return _REASONS[row.reason]
-    factor = 100.0 if row.measure in PERCENT_MEASURES else 1.0
-    places = 1 if row.measure in {*PERCENT_MEASURES, Measure.BIAS} else 3
-    sign = "" if row.measure in RATIOS else "+"
-    number = f"{sign}z.{places}f"
-    text = f"{factor * row.change:{number}}"
-    if row.low is not None and row.high is not None:
-        text += f" ({factor * row.low:{number}}, {factor * row.high:{number}})"
-    else:
-        text += f"; {_REASONS[row.reason]}"
-    return text.replace("-", "\N{MINUS SIGN}")
-
-
-_PATIENTS_WORDS = {
-    "different": "The rounds are said to be about different patients. Intervals of a change "
-    "treat them as independent samples: the distances of both values' limits are added in squares "
-    "(Zou and Donner 2008); for proportions with Wilson's limits (Newcombe 1998), whatever limits "
-    "the protocol asks for. Sites that took part in both may "
-    "be alike in ways that no interval covers.",
-    "same": "The rounds are about the same patients. Their values are correlated, and only the "
-    "patients' own pairs of values say how much; aggregates do not hold those. No interval of a "
-    "change is valid, and none is given. A protocol with an analysis of kind 'comparison' asks the "
-    "sites for paired tables and gives one.",
-    "unknown": "Nobody has said whether the rounds are about the same patients. If they are, no "
-    "interval of a change follows from aggregates, so none is given; if they are not, state "
-    "'--patients different'.",
-}
+    return Row(
+        head, (row.analysis, value_words(row.first), value_words(row.second), change_words(row))
+    )
 
 
 def _page(
@@ -289,7 +230,7 @@ def _page(
     patients: Patients,
     figure: Figure | None,
 ) -> str:
-    css = files("fedcac.report").joinpath("templates/report.css").read_text(encoding="utf-8")
+    css = style_sheet(f"{first.protocol_id}, version {first.protocol_version}; two rounds")
     environment = Environment(
         loader=PackageLoader("fedcac.report"),
         autoescape=True,
@@ -304,29 +245,10 @@ def _page(
         second=second,
         css=css,
         policy=security_policy(css),
-        patients=_PATIENTS_WORDS[patients],
+        patients=PATIENTS_WORDS[patients],
         who=who,
         pooled=pooled,
         drift=drift,
         figure=figure,
     )
     return page.strip() + "\n"
-
-
-def _round_document(told: ComparedRound) -> dict[str, Any]:
-    return {"round_id": told.round_id, "finished": told.finished, "package": told.package}
-
-
-def _check_target(out: Path) -> None:
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    try:
-        document = json.loads((out / "provenance.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        document = None
-    if not isinstance(document, dict) or document.get("format") != COMPARISON_FORMAT:
-        raise UsageError(
-            f"'{out}' already holds something that is not an earlier comparison.",
-            code="output_not_empty",
-            cure="Name a new or empty folder.",
-        )

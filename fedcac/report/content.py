@@ -104,6 +104,7 @@ class RoundReport:
     """One finished round, ready to be written.
 
     `provenance` is any JSON object: digests, software versions, policies, bytes per site.
+    `editions` says of each later edition of the round which sites it added, and why.
 
     Raises
     ------
@@ -121,6 +122,7 @@ class RoundReport:
     finished: datetime
     provenance: Mapping[str, JsonValue] = field(default_factory=dict)
     package_card: PackageCard | None = None
+    editions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         names = [site.name for site in self.sites]

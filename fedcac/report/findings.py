@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 from fedcac.protocol import AnalysisSpec
 from fedcac.report.content import RoundReport, SiteSummary
@@ -137,13 +138,16 @@ class Findings:
     def size(self, site: SiteSummary) -> int | None:
         """Return how many patients a site analysed; None if no released number tells."""
         analysed = site.flow.n_patients if site.flow else None
-        # The n of a proportion is its denominator, a part of the site's patients.
-        known = [
-            row.n
-            for row in self.report.estimates
-            if row.scope == site.name and row.n and row.measure not in PERCENT_MEASURES
-        ]
-        return analysed if analysed else max(known, default=None)
+        return analysed if analysed else self._largest_n.get(site.name)
+
+    @cached_property
+    def _largest_n(self) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for row in self.report.estimates:
+            # The n of a proportion is its denominator, a part of the site's patients.
+            if row.n and row.measure not in PERCENT_MEASURES:
+                found[row.scope] = max(row.n, found.get(row.scope, 0))
+        return found
 
     def matrices(self, analysis: str, scope: str) -> tuple[Matrix, ...]:
         """Return the confusion matrices of a scope that a report shows.

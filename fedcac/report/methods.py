@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fedcac.protocol import CategoryScheme, Protocol
 from fedcac.report.analysis_methods import describe_analysis
 from fedcac.report.wording import (
@@ -9,14 +11,20 @@ from fedcac.report.wording import (
     INDEX_WORDS,
     MODALITY_WORDS,
     REFERENCE_WORDS,
+    reference_note,
 )
-from fedcac.vocabulary import BoundaryConvention
+from fedcac.vocabulary import BoundaryConvention, Modality
 
 __all__ = ["category_bands", "describe_question", "write_methods"]
 
 
-def describe_question(protocol: Protocol) -> tuple[tuple[str, str], ...]:
-    """Return the protocol's question as pairs of a term and its description."""
+def describe_question(
+    protocol: Protocol, editions: Sequence[str] = ()
+) -> tuple[tuple[str, str], ...]:
+    """Return the protocol's question as pairs of a term and its description.
+
+    `editions` says of each later edition of the round which sites it added.
+    """
     index, reference = protocol.index_test, protocol.reference
     pairing = (
         f"study dates at most {protocol.pairing.window_days} days apart"
@@ -34,15 +42,22 @@ def describe_question(protocol: Protocol) -> tuple[tuple[str, str], ...]:
         (
             "Reference standard",
             f"{_capital(REFERENCE_WORDS[reference.kind])}, read on "
-            f"{MODALITY_WORDS[reference.modality]}",
+            f"{MODALITY_WORDS[reference.modality]}"
+            + (f" ({note})" if (note := reference_note(protocol)) else ""),
         ),
         ("Exam pairs", _capital(pairing)),
         ("Cut-offs", f"{cut_offs} (Agatston score)"),
         ("Risk categories", "; ".join(f"{a}: {b}" for a, b in category_bands(protocol.categories))),
         ("Boundary convention", CONVENTION_WORDS[protocol.categories.convention]),
         *_pooling_term(protocol),
+        *_amendments_term(protocol),
         ("Inclusion", " ".join(_stop(text) for text in protocol.inclusion)),
         ("Exclusion", _exclusions(protocol)),
+        *(
+            (("Editions", " ".join(_stop(_capital(text)) for text in editions)),)
+            if editions
+            else ()
+        ),
     )
 
 
@@ -59,7 +74,6 @@ def category_bands(scheme: CategoryScheme) -> tuple[tuple[str, str], ...]:
 
 def write_methods(protocol: Protocol) -> tuple[str, ...]:
     """Return the paragraphs of the methods section."""
-    image = protocol.image_criteria
     paragraphs = [
         f"Each site scored its own exams with local inference and compared them with the "
         f"reference standard under protocol {protocol.id}, version {protocol.version}. No image "
@@ -67,10 +81,8 @@ def write_methods(protocol: Protocol) -> tuple[str, ...]:
         "gate did. The policy in force was, cell by cell, the stricter of the site's and the "
         f"protocol's (at least {protocol.disclosure.minimum_patients} patients, no cell "
         f"of fewer than {protocol.disclosure.minimum_cell} patients).",
-        f"Index exams needed at least {image.min_slices} slices of at most "
-        f"{image.max_slice_thickness_mm:g} mm; contrast-enhanced series were "
-        f"{'allowed' if image.allow_contrast else 'excluded'}, series with a sharp kernel "
-        f"{'allowed' if image.allow_sharp_kernel else 'excluded'}. Every patient counts once.",
+        f"{_eligibility(protocol)} Every patient counts once.",
+        *_model_reference(protocol),
         *(describe_analysis(spec, protocol) for spec in protocol.analyses),
         *_pooling(protocol),
         "Where a site's counts could not leave, the site is absent from that pooled value, and "
@@ -78,6 +90,41 @@ def write_methods(protocol: Protocol) -> tuple[str, ...]:
         "not zero and was not imputed.",
     ]
     return tuple(paragraphs)
+
+
+def _eligibility(protocol: Protocol) -> str:
+    image = protocol.image_criteria
+    if protocol.modality is Modality.CHEST_RADIOGRAPH:
+        return (
+            "Index exams were frontal chest radiographs for presentation, postero-anterior before "
+            "antero-posterior where a study had both; lateral views, raw detector images and "
+            "images made from other images were excluded."
+        )
+    return (
+        f"Index exams needed at least {image.min_slices} slices of at most "
+        f"{image.max_slice_thickness_mm:g} mm; contrast-enhanced series were "
+        f"{'allowed' if image.allow_contrast else 'excluded'}, series with a sharp kernel "
+        f"{'allowed' if image.allow_sharp_kernel else 'excluded'}."
+    )
+
+
+def _model_reference(protocol: Protocol) -> tuple[str, ...]:
+    if not reference_note(protocol):
+        return ()
+    return (
+        "The reference score of every patient was read by a model on the reference exam, not by "
+        "an expert. Agreement with it is agreement of two models: errors that both make are not "
+        "seen, and where they differ either may be wrong.",
+    )
+
+
+def _amendments_term(protocol: Protocol) -> tuple[tuple[str, str], ...]:
+    if not protocol.amends:
+        return ()
+    reasons = " ".join(
+        f"Version {one.version} was amended: {_stop(one.reason)}" for one in protocol.amends
+    )
+    return (("Amendments", reasons),)
 
 
 def _pooling_term(protocol: Protocol) -> tuple[tuple[str, str], ...]:

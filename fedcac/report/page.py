@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,23 +24,30 @@ from fedcac.report.characteristics import characteristics_tables
 from fedcac.report.checklist import checklist_table
 from fedcac.report.clinical_tables import (
     added_value_table,
+    cox_by_site_tables,
     cox_tables,
     log_rank_table,
 )
 from fedcac.report.content import RoundReport
 from fedcac.report.figures import Figure
 from fedcac.report.findings import Findings
+from fedcac.report.flow_tables import flow_by_site, flow_table
+from fedcac.report.many_sites import is_many
 from fedcac.report.methods import describe_question, write_methods
+from fedcac.report.references import references_of
 from fedcac.report.score_tables import (
+    auc_by_site,
     comparison_tables,
     discrimination_table,
     fusion_table,
     score_test_table,
 )
+from fedcac.report.table import Row, Table
 from fedcac.report.tables import (
     cross_table,
+    disclosure_by_site,
     disclosure_table,
-    flow_table,
+    performance_by_site,
     performance_table,
     suppression_table,
 )
@@ -48,9 +56,10 @@ from fedcac.report.wording import covariate_words, measure_words, number_words
 from fedcac.statistics.estimator import POOLED, Estimate
 from fedcac.vocabulary import Measure
 
-__all__ = ["Headline", "headlines", "is_gap", "render_page", "security_policy"]
+__all__ = ["Headline", "headlines", "is_gap", "render_page", "security_policy", "style_sheet"]
 
 _LONGEST_LIST = 12
+_NOT_IN_A_STRING = re.compile(r"[^A-Za-z0-9 ,.;:()_-]")
 _GAPS = ("suppressed", "not ", "error", "no reply")
 
 
@@ -68,7 +77,7 @@ def render_page(
 ) -> str:
     """Return the page. Every word of the round is escaped; only our own SVG goes in as it is."""
     report, protocol = findings.report, findings.protocol
-    css = files("fedcac.report").joinpath("templates/report.css").read_text(encoding="utf-8")
+    css = style_sheet(f"{protocol.id}, version {protocol.version}; round {report.round_id}")
     by_section: defaultdict[str, list[Figure]] = defaultdict(list)
     for figure in figures:
         by_section[figure.section].append(figure)
@@ -86,9 +95,18 @@ def render_page(
         "heterogeneity": heterogeneity_table(findings),
         "bivariate": bivariate_table(findings),
         "leave_one_out": leave_one_out_table(findings),
+        "by_site": {
+            "flow": flow_by_site(findings),
+            "performance": performance_by_site(findings),
+            "discrimination": auc_by_site(findings),
+            "survival": cox_by_site_tables(findings),
+            "disclosure": (disclosure_by_site(findings),) if is_many(findings) else (),
+        },
         "accuracies": _ids(findings, "accuracy"),
         "agreements": _ids(findings, "agreement"),
         "bland_altmans": _ids(findings, "bland_altman"),
+        "distributions": _ids(findings, "distribution"),
+        "aucs": _ids(findings, "auc"),
         "coxes": _ids(findings, "cox"),
         "kaplan_meiers": _ids(findings, "kaplan_meier"),
         "calibrations": (
@@ -113,7 +131,7 @@ def render_page(
         banners=_banners(report),
         contents=_contents(parts),
         headlines=headlines(findings),
-        question=describe_question(protocol),
+        question=describe_question(protocol, report.editions),
         doi_url="https://doi.org/" + quote(protocol.citation.doi, safe="/"),
         figures=by_section,
         flow_table=flow_table(findings),
@@ -121,9 +139,11 @@ def render_page(
         withheld=withheld_table(report),
         suppression=suppression_table(findings),
         methods=write_methods(protocol),
+        references=references_of(protocol),
         checklist=checklist_table(findings),
         card=report.package_card,
-        provenance=tuple(_flatten(provenance)),
+        provenance=tuple(_flatten(_of_the_round(provenance))),
+        provenance_by_site=_provenance_by_site(report),
         **parts,
     )
     return page.strip() + "\n"
@@ -266,6 +286,12 @@ def _period(report: RoundReport) -> str:
     return start if start == end else f"{start} to {end}"
 
 
+def style_sheet(running_head: str) -> str:
+    """Return the style sheet with the words that every printed page has at its top."""
+    css = files("fedcac.report").joinpath("templates/report.css").read_text(encoding="utf-8")
+    return css.replace("RUNNING_HEAD", _NOT_IN_A_STRING.sub(" ", running_head))
+
+
 def security_policy(css: str) -> str:
     """Return a content security policy that admits this one style sheet and nothing else."""
     digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
@@ -275,6 +301,37 @@ def security_policy(css: str) -> str:
 def is_gap(words: str) -> bool:
     """Say whether a cell holds words in the place of a number."""
     return words.startswith(_GAPS)
+
+
+def _of_the_round(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries that are not site by site; those have a table."""
+    recorded = provenance.get("recorded")
+    shown = {key: value for key, value in provenance.items() if key != "sites"}
+    if isinstance(recorded, Mapping):
+        shown["recorded"] = {key: value for key, value in recorded.items() if key != "sites"}
+    return shown
+
+
+def _provenance_by_site(report: RoundReport) -> Table:
+    rows = tuple(
+        Row(
+            site.name,
+            (
+                site.software or "no reply",
+                site.package or "none",
+                site.policy.digest if site.policy else "no reply",
+                site.ledger_head or "no reply",
+            ),
+        )
+        for site in report.sites
+    )
+    return Table(
+        "Software, package, policy and the head of its ledger at each site.",
+        ("Site", "Software", "Package", "Policy's digest", "Head of the ledger"),
+        rows,
+        note="What a site sent must be what stands in its ledger: an auditor at the site compares "
+        "the head. provenance.json has the digest of every release.",
+    )
 
 
 def _flatten(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -24,6 +24,7 @@ __all__ = [
     "Patients",
     "compare_rounds",
     "difference_interval",
+    "usable_limits",
 ]
 
 Patients = Literal["different", "same", "unknown"]
@@ -197,7 +198,7 @@ def _values(first: Estimate, second: Estimate) -> tuple[float, float] | None:
 
 
 def _limits(first: Estimate, second: Estimate, *, is_ratio: bool) -> tuple[float, float] | None:
-    one, two = _three(first), _three(second)
+    one, two = usable_limits(first), usable_limits(second)
     if one is None or two is None:
         return None
     if not is_ratio:
@@ -208,8 +209,11 @@ def _limits(first: Estimate, second: Estimate, *, is_ratio: bool) -> tuple[float
     return math.exp(low), math.exp(high)
 
 
-def _three(row: Estimate) -> Three | None:
-    """Return value and limits that may be combined; None if the row has none."""
+def usable_limits(row: Estimate) -> Three | None:
+    """Return value and limits that may be shown or combined; None if the row has none.
+
+    Proportions have Wilson's limits, whatever limits the protocol asks for.
+    """
     if row.estimate is None or row.ci_low is None or row.ci_high is None:
         return None
     if row.measure in _PROPORTIONS and row.scope != META and row.n:

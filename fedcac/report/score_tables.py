@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from fedcac.protocol import ComparisonSpec, FusionSpec
 from fedcac.report.findings import Findings, count_words
+from fedcac.report.many_sites import is_many, n_sites_words, range_words
 from fedcac.report.table import Row, Table
 from fedcac.report.wording import (
     analysis_words,
@@ -18,7 +19,13 @@ from fedcac.report.wording import (
 from fedcac.statistics.estimator import META, POOLED, Estimate
 from fedcac.vocabulary import Measure
 
-__all__ = ["comparison_tables", "discrimination_table", "fusion_table", "score_test_table"]
+__all__ = [
+    "auc_by_site",
+    "comparison_tables",
+    "discrimination_table",
+    "fusion_table",
+    "score_test_table",
+]
 
 _TESTS = {
     "correlation": (Measure.PEARSON_R, Measure.ICC, Measure.CCC),
@@ -95,6 +102,9 @@ def comparison_tables(findings: Findings) -> tuple[Table, ...]:
                 f"{names[1]}, on the same patients.",
                 ("Measure", *names, "Difference (95% CI)", "p-value"),
                 tuple(rows),
+                note="Proportions and their differences in percent. Differences of sensitivity and "
+                "specificity of two tests have Newcombe's interval and McNemar's exact p-value, "
+                "the others the delta method's; areas under the ROC curve DeLong's.",
             )
         )
     return tuple(tables)
@@ -144,16 +154,14 @@ def discrimination_table(findings: Findings) -> Table | None:
     for spec in findings.analyses("auc"):
         for term in findings.terms(spec.id, Measure.AUC):
             rows.append(Row(f"AUC at cut-off {term} ({analysis_words(findings.protocol, spec)})"))
-            for scope in (*findings.sites, META, POOLED):
-                row = findings.find(spec.id, scope, Measure.AUC, term)
-                if row is None and scope == META:
-                    continue
-                gap = findings.gap(spec.id, scope, row)
-                n = f"{row.n:,}" if row and row.n else gap or "not stated"
-                name = {META: "Within sites, random effects", POOLED: "All pairs of patients"}
-                words = gap if gap or row is None else number_words(row)
-                words += _bound_words(_bound(findings, row))
-                rows.append(Row(name.get(scope, scope), (words, n)))
+            if is_many(findings) and findings.sites:
+                own = [findings.find(spec.id, site, Measure.AUC, term) for site in findings.sites]
+                reach = range_words(own) or findings.gap(spec.id, findings.sites[0], own[0])
+                rows.append(
+                    Row(f"Median (range) of {n_sites_words(own)} sites", (reach, "by site"))
+                )
+            sites = () if is_many(findings) else findings.sites
+            rows.extend(_auc_rows(findings, spec.id, term, (*sites, META, POOLED)))
     for kind in ("calibration", "survival_calibration"):
         for spec in findings.analyses(kind):
             measures = (
@@ -170,11 +178,43 @@ def discrimination_table(findings: Findings) -> Table | None:
     if not rows:
         return None
     return Table(
-        "Discrimination and calibration. The histograms that patients of different sites are "
-        "compared by can have moved a value by as much as its bins say.",
+        "Discrimination and calibration.",
         ("Measure", "Estimate (95% CI)", "Patients"),
         tuple(rows),
+        note="The histograms that patients of different sites are compared by can have moved a "
+        "value by as much as its bins say.",
     )
+
+
+def auc_by_site(findings: Findings) -> tuple[Table, ...]:
+    """Return every site's AUCs with a row per site, where the main table has their range only."""
+    if not is_many(findings):
+        return ()
+    return tuple(
+        Table(
+            f"AUC at cut-off {term} by site ({analysis_words(findings.protocol, spec)}).",
+            ("Site", "AUC (95% CI)", "Patients"),
+            tuple(_auc_rows(findings, spec.id, term, findings.sites)),
+        )
+        for spec in findings.analyses("auc")
+        for term in findings.terms(spec.id, Measure.AUC)
+        if findings.sites
+    )
+
+
+def _auc_rows(
+    findings: Findings, analysis: str, term: str, scopes: tuple[str, ...]
+) -> Iterator[Row]:
+    for scope in scopes:
+        row = findings.find(analysis, scope, Measure.AUC, term)
+        if row is None and scope == META:
+            continue
+        gap = findings.gap(analysis, scope, row)
+        n = f"{row.n:,}" if row and row.n else gap or "not stated"
+        name = {META: "Within sites, random effects", POOLED: "All pairs of patients"}
+        words = gap if gap or row is None else number_words(row)
+        words += _bound_words(_bound(findings, row))
+        yield Row(name.get(scope, scope), (words, n))
 
 
 def fusion_table(findings: Findings) -> Table | None:

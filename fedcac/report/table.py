@@ -17,12 +17,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A caption, the column headers (the first heads the row headers) and the rows.
+    """A caption, the column headers (the first heads the row headers), the rows and a note.
 
-    `has_summary` marks the last column as the pooled one, which is printed in bold.
+    `has_summary` marks the last column as the pooled one, which is printed in bold. `note` stands
+    below the table, wherever it goes: it says what a reader of the table alone must know.
     """
 
     caption: str
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
     has_summary: bool = False
+    note: str = ""

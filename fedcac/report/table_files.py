@@ -1,28 +1,39 @@
-"""The report's tables as files for a manuscript: LaTeX, and HTML that a word processor opens."""
+"""The report's tables: which the round has, and each as LaTeX for a manuscript."""
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator
 from pathlib import Path
 
 from fedcac.report.between_sites import bivariate_table, heterogeneity_table, leave_one_out_table
 from fedcac.report.characteristics import characteristics_tables
 from fedcac.report.checklist import checklist_table
-from fedcac.report.clinical_tables import added_value_table, cox_tables, log_rank_table
+from fedcac.report.clinical_tables import (
+    added_value_table,
+    cox_by_site_tables,
+    cox_tables,
+    log_rank_table,
+)
 from fedcac.report.figures.canvas import slug
 from fedcac.report.findings import Findings
+from fedcac.report.flow_tables import flow_by_site, flow_table
 from fedcac.report.score_tables import (
+    auc_by_site,
     comparison_tables,
     discrimination_table,
     fusion_table,
     score_test_table,
 )
 from fedcac.report.table import Row, Table
-from fedcac.report.tables import cross_table, disclosure_table, flow_table, performance_table
+from fedcac.report.tables import (
+    cross_table,
+    disclosure_table,
+    performance_by_site,
+    performance_table,
+)
 from fedcac.report.withheld_tables import withheld_table
 
-__all__ = ["latex_table", "report_tables", "word_table", "write_tables"]
+__all__ = ["latex_table", "report_tables", "write_tables"]
 
 _LONGEST_ON_A_PAGE = 40
 
@@ -56,15 +67,6 @@ _LATEX = {
     "\N{NO-BREAK SPACE}": "~",
 }
 
-_WORD_STYLE = (
-    "body{font-family:'Times New Roman',serif;font-size:10pt}"
-    "table{border-collapse:collapse;border-top:1.5pt solid #000;border-bottom:1.5pt solid #000}"
-    "caption{text-align:left;padding-bottom:6pt}"
-    "th,td{padding:2pt 6pt;text-align:left;vertical-align:top;font-weight:normal}"
-    "thead th{border-bottom:0.75pt solid #000;font-weight:bold}"
-    "tr.heading th{font-style:italic}"
-)
-
 
 def report_tables(findings: Findings) -> tuple[tuple[str, Table], ...]:
     """Return the tables that the round has, each with a file name that is its own."""
@@ -88,6 +90,10 @@ def report_tables(findings: Findings) -> tuple[tuple[str, Table], ...]:
         "characteristics": characteristics_tables(findings),
         "comparison": comparison_tables(findings),
         "cox": cox_tables(findings),
+        "flow_by_site": flow_by_site(findings),
+        "performance_by_site": performance_by_site(findings),
+        "auc_by_site": auc_by_site(findings),
+        "cox_by_site": cox_by_site_tables(findings),
     }
     found = [(name, table) for name, table in single.items() if table is not None and table.rows]
     for name, tables in series.items():
@@ -96,10 +102,9 @@ def report_tables(findings: Findings) -> tuple[tuple[str, Table], ...]:
 
 
 def write_tables(findings: Findings, folder: Path) -> None:
-    """Write every table as `NAME.tex` and `NAME.html` into an existing folder."""
+    """Write every table as `NAME.tex` into an existing folder."""
     for name, table in report_tables(findings):
         (folder / f"{name}.tex").write_text(latex_table(table, slug(name)), encoding="utf-8")
-        (folder / f"{name}.html").write_text(word_table(table), encoding="utf-8")
 
 
 def latex_table(table: Table, label: str) -> str:
@@ -112,32 +117,17 @@ def latex_table(table: Table, label: str) -> str:
     head = f"\\toprule\n{_line(table.columns)}\n\\midrule\n"
     body = "".join(f"{line}\n" for line in _latex_rows(table.rows, n))
     caption = f"\\caption{{{_latex(table.caption)}}}\\label{{tab:{label}}}"
+    below = f"\\par\\smallskip\\footnotesize {_latex(table.note)}\n" if table.note else ""
     note = "% needs \\usepackage{booktabs}"
     if len(table.rows) > _LONGEST_ON_A_PAGE:
         return (
             f"{note} and \\usepackage{{longtable}}\n\\begin{{longtable}}{{{'l' * n}}}\n"
             f"{caption}\\\\\n{head}\\endfirsthead\n{head}\\endhead\n\\bottomrule\n\\endfoot\n"
-            f"{body}\\end{{longtable}}\n"
+            f"{body}\\end{{longtable}}\n{below}"
         )
     return (
         f"{note}\n\\begin{{table}}\n\\centering\n{caption}\n\\begin{{tabular}}{{{'l' * n}}}\n"
-        f"{head}{body}\\bottomrule\n\\end{{tabular}}\n\\end{{table}}\n"
-    )
-
-
-def word_table(table: Table) -> str:
-    """Return a page with the table alone, ruled as journals rule tables.
-
-    Word and LibreOffice open it and keep it as a table of their own; no package for `.docx` is
-    among this project's dependencies.
-    """
-    head = "".join(f"<th>{html.escape(column)}</th>" for column in table.columns)
-    body = "".join(_word_row(row, len(table.columns)) for row in table.rows)
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f"<title>{html.escape(table.caption)}</title><style>{_WORD_STYLE}</style></head><body>\n"
-        f"<table>\n<caption>{html.escape(table.caption)}</caption>\n"
-        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>\n</body></html>\n"
+        f"{head}{body}\\bottomrule\n\\end{{tabular}}\n{below}\\end{{table}}\n"
     )
 
 
@@ -156,11 +146,3 @@ def _latex_rows(rows: tuple[Row, ...], n: int) -> Iterator[str]:
         else:
             space = "\\addlinespace\n" if number else ""
             yield f"{space}\\multicolumn{{{n}}}{{l}}{{\\textit{{{_latex(row.head)}}}}} \\\\"
-
-
-def _word_row(row: Row, n: int) -> str:
-    head = html.escape(row.head)
-    if not row.cells:
-        return f'<tr class="heading"><th colspan="{n}">{head}</th></tr>\n'
-    cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in row.cells)
-    return f"<tr><th>{head}</th>{cells}</tr>\n"

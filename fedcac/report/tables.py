@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import median
 
-from fedcac.aggregate import FlowStage
 from fedcac.protocol import AccuracySpec, AgreementSpec
-from fedcac.report.figures.flow import count_words
+from fedcac.report.content import SiteSummary
 from fedcac.report.findings import CUT_OFF_CELLS, Findings
+from fedcac.report.many_sites import (
+    accuracy_by_site,
+    agreement_by_site,
+    cross_by_site,
+    is_many,
+    n_sites_words,
+    range_words,
+    sites_words,
+)
 from fedcac.report.table import Row, Table
 from fedcac.report.wording import (
     PERCENT_MEASURES,
-    STAGE_WORDS,
     bytes_words,
-    exclusion_words,
     measure_words,
     number_words,
     refusal_words,
@@ -25,8 +32,9 @@ from fedcac.vocabulary import Measure, RefusalCode, RowStatus
 
 __all__ = [
     "cross_table",
+    "disclosure_by_site",
     "disclosure_table",
-    "flow_table",
+    "performance_by_site",
     "performance_table",
     "suppression_table",
 ]
@@ -45,18 +53,44 @@ def performance_table(findings: Findings) -> Table | None:
     rows = [*_kappa_rows(findings), *_accuracy_rows(findings)]
     if not rows:
         return None
+    columns = [scope_words(scope) for scope in _columns(findings)]
+    if is_many(findings):
+        columns = ["Sites with a value", "Sites, median (range)", *columns]
     return Table(
-        caption="Diagnostic performance: estimate (95% confidence interval). Sensitivity, "
-        "specificity, PPV, NPV and F1 in percent.",
-        columns=("Measure", *(scope_words(scope) for scope in findings.scopes)),
+        caption="Diagnostic performance: estimate (95% confidence interval).",
+        columns=("Measure", *columns),
         rows=tuple(rows),
         has_summary=True,
+        note="Sensitivity, specificity, PPV, NPV and F1 in percent. A suppressed value is not "
+        "zero: the site's own policy does not let it leave. In brackets stands the smallest "
+        "number that it lets leave, or the code with which the site refused the whole analysis. "
+        "Not applicable: the value is not defined there. Not estimable: the patients do not "
+        "determine it. Error: something failed, and a repetition may give it.",
     )
+
+
+def performance_by_site(findings: Findings) -> tuple[Table, ...]:
+    """Return every site's agreement, accuracy and cross-tabulation where sites have no column."""
+    if not is_many(findings):
+        return ()
+    kappas = (Measure.KAPPA_LINEAR, Measure.KAPPA_UNWEIGHTED, Measure.KAPPA_QUADRATIC)
+    return (
+        *agreement_by_site(findings, kappas),
+        *accuracy_by_site(findings, _ACCURACY),
+        *cross_by_site(findings),
+    )
+
+
+def _columns(findings: Findings) -> tuple[str, ...]:
+    """Return the scopes that have a column each."""
+    if not is_many(findings):
+        return findings.scopes
+    return tuple(scope for scope in findings.scopes if scope in {META, POOLED})
 
 
 def cross_table(findings: Findings) -> Table | None:
     """Return TP, FN, FP and TN at every cut-off, per site and pooled."""
-    scopes = (*findings.sites, POOLED)
+    scopes = (POOLED,) if is_many(findings) else (*findings.sites, POOLED)
     rows: list[Row] = []
     for spec in findings.analyses("accuracy"):
         for cut_off in findings.protocol.categories.cut_offs:
@@ -78,74 +112,78 @@ def cross_table(findings: Findings) -> Table | None:
     )
 
 
-def flow_table(findings: Findings) -> Table:
-    """Return the stages of the flow and every exclusion reason, one column per site."""
-    sites = findings.report.sites
-    reasons = sorted({reason for site in sites if site.flow for reason in site.flow.exclusions})
-    rows = [
+def disclosure_table(findings: Findings) -> Table:
+    """Return, per site, the policy in force, what left it, and what it refused and why.
+
+    Of many sites those with the same policy share a line.
+    """
+    if not is_many(findings):
+        return disclosure_by_site(findings)
+    groups: dict[tuple[str, ...], list[SiteSummary]] = {}
+    for site in findings.report.sites:
+        groups.setdefault(_policy_cells(site), []).append(site)
+    rows = []
+    for policy, sites in groups.items():
+        releases = [site.n_releases for site in sites]
+        sent = bytes_words(sum(site.bytes_left for site in sites))
+        n = f"{min(releases)}" if len(set(releases)) == 1 else f"{min(releases)}-{max(releases)}"
+        names = sites_words([site.name for site in sites])
+        rows.append(Row(names, (*policy, n, sent, _refused_by_any(sites))))
+    return Table(
+        "Disclosure policy in force, and what left the sites. Sites with the same policy share a "
+        "line.",
+        ("Sites", *_POLICY_COLUMNS, "Releases each", "Sent in all", "Refusals of an analysis"),
+        tuple(rows),
+    )
+
+
+def _refused_by_any(sites: Sequence[SiteSummary]) -> str:
+    """Return per code how many of the sites refused at least one analysis with it."""
+    found: dict[RefusalCode, int] = {}
+    for site in sites:
+        for code in set(site.refusals.values()):
+            found[code] = found.get(code, 0) + 1
+    ordered = sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))
+    return "; ".join(f"{refusal_words(code)}: {n} sites" for code, n in ordered) or "none"
+
+
+def disclosure_by_site(findings: Findings) -> Table:
+    """Return the same with a row per site."""
+    rows = tuple(
         Row(
-            STAGE_WORDS[stage],
-            tuple(
-                count_words(site.flow.stages[stage], findings.threshold(site.name))
-                if site.flow
-                else "not released"
-                for site in sites
+            site.name,
+            (
+                *_policy_cells(site),
+                str(site.n_releases),
+                bytes_words(site.bytes_left),
+                _refused_by(site),
             ),
         )
-        for stage in FlowStage
-    ]
-    if reasons:
-        rows.append(Row("Excluded, by coded reason"))
-    for reason in reasons:
-        cells = tuple(
-            count_words(site.flow.exclusions.get(reason, 0), findings.threshold(site.name))
-            if site.flow
-            else "not released"
-            for site in sites
-        )
-        rows.append(Row(exclusion_words(reason), cells))
-    return Table(
-        "Flow of patients at each site (distinct patients; STARD).",
-        ("Stage", *(site.name for site in sites)),
-        tuple(rows),
+        for site in findings.report.sites
     )
-
-
-def disclosure_table(findings: Findings) -> Table:
-    """Return, per site, the policy in force, what left it, and what it refused and why."""
-    rows = []
-    for site in findings.report.sites:
-        policy = site.policy
-        refused = "; ".join(
-            f"{refusal_words(code)}: {', '.join(analyses)}"
-            for code, analyses in _by_code(site.refusals)
-        )
-        rows.append(
-            Row(
-                site.name,
-                (
-                    policy.profile if policy else "no reply",
-                    _cell_rule(policy.minimum_cell) if policy else "no reply",
-                    str(policy.minimum_patients) if policy else "no reply",
-                    str(site.n_releases),
-                    bytes_words(site.bytes_left),
-                    refused or "none",
-                ),
-            )
-        )
     return Table(
         "Disclosure policy in force at each site, and what left it.",
-        (
-            "Site",
-            "Policy",
-            "Smallest count shown",
-            "Smallest cohort",
-            "Releases",
-            "Sent in all",
-            "Refusals",
-        ),
-        tuple(rows),
+        ("Site", *_POLICY_COLUMNS, "Releases", "Sent in all", "Refusals"),
+        rows,
     )
+
+
+_POLICY_COLUMNS = ("Policy", "Smallest count shown", "Smallest cohort")
+
+
+def _policy_cells(site: SiteSummary) -> tuple[str, ...]:
+    if site.policy is None:
+        return ("no reply",) * 3
+    minimum = site.policy.minimum_cell
+    return site.policy.profile, _cell_rule(minimum), str(site.policy.minimum_patients)
+
+
+def _refused_by(site: SiteSummary) -> str:
+    words = (
+        f"{refusal_words(code)}: {', '.join(analyses)}"
+        for code, analyses in _by_code(site.refusals)
+    )
+    return "; ".join(words) or "none"
 
 
 def _by_code(refusals: Mapping[str, RefusalCode]) -> list[tuple[RefusalCode, list[str]]]:
@@ -161,9 +199,7 @@ def suppression_table(findings: Findings) -> Table:
     for pooled in findings.report.estimates:
         if pooled.scope != POOLED or pooled.measure in {Measure.COUNT, Measure.LOG_HAZARD_RATIO}:
             continue
-        missing = [
-            site for site in findings.report.sites if _is_withheld(findings, pooled, site.name)
-        ]
+        missing = [site for site in findings.report.sites if _is_withheld(findings, pooled, site)]
         if not missing:
             continue
         sizes = [findings.size(site) for site in missing]
@@ -177,7 +213,7 @@ def suppression_table(findings: Findings) -> Table:
                     pooled.analysis,
                     "none" if pooled.n is None else f"{pooled.n:,}",
                     cost,
-                    ", ".join(site.name for site in missing),
+                    sites_words([site.name for site in missing]),
                 ),
             )
         )
@@ -225,8 +261,8 @@ def _accuracy_rows(findings: Findings) -> Iterator[Row]:
 def _cells(
     findings: Findings, analysis: str, measure: Measure, term: str, absent: str = ""
 ) -> tuple[str, ...]:
-    cells = []
-    for scope in findings.scopes:
+    cells = list(_over_sites(findings, analysis, measure, term))
+    for scope in _columns(findings):
         row = findings.find(analysis, scope, measure, term)
         if row is None and (absent or scope == META):
             cells.append(absent or "not computed")
@@ -236,9 +272,32 @@ def _cells(
     return tuple(cells)
 
 
+def _over_sites(findings: Findings, analysis: str, measure: Measure, term: str) -> tuple[str, ...]:
+    """Return how many sites have a value and its range, in place of a column for each of them."""
+    if not is_many(findings):
+        return ()
+    own = [findings.find(analysis, site, measure, term) for site in findings.sites]
+    if not own:
+        return "in the sum", "in the sum"
+    return n_sites_words(own), range_words(own) or findings.gap(analysis, findings.sites[0], own[0])
+
+
+def _sizes_over_sites(
+    findings: Findings, analysis: str, measure: Measure, term: str
+) -> tuple[str, ...]:
+    if not is_many(findings):
+        return ()
+    own = [findings.find(analysis, site, measure, term) for site in findings.sites]
+    sizes = sorted(row.n for row in own if row is not None and row.n is not None)
+    if not sizes:
+        return n_sites_words(own), "not stated"
+    reach = f"{median(sizes):,.0f} ({sizes[0]:,} to {sizes[-1]:,})"
+    return f"{len(sizes)} of {len(own)}", reach
+
+
 def _numbers(findings: Findings, analysis: str, measure: Measure, term: str) -> tuple[str, ...]:
-    cells = []
-    for scope in findings.scopes:
+    cells = list(_sizes_over_sites(findings, analysis, measure, term))
+    for scope in _columns(findings):
         row = findings.find(analysis, scope, measure, term)
         n = row.n if row else None
         cells.append(
@@ -252,11 +311,10 @@ def _count(findings: Findings, analysis: str, scope: str, row: Estimate | None) 
     return gap if gap or row is None or row.estimate is None else f"{round(row.estimate):,}"
 
 
-def _is_withheld(findings: Findings, pooled: Estimate, site: str) -> bool:
-    summary = next(s for s in findings.report.sites if s.name == site)
-    if summary.refusal_of(pooled.analysis) is not None:
+def _is_withheld(findings: Findings, pooled: Estimate, site: SiteSummary) -> bool:
+    if site.refusal_of(pooled.analysis) is not None:
         return False
-    row = findings.find(pooled.analysis, site, pooled.measure, pooled.term, pooled.group)
+    row = findings.find(pooled.analysis, site.name, pooled.measure, pooled.term, pooled.group)
     return row is not None and row.status is RowStatus.SUPPRESSED
 
 

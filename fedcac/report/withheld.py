@@ -150,6 +150,16 @@ class _Costs:
                 found.setdefault(row.analysis, []).append(row.status)
         return found
 
+    @cached_property
+    def _own_rows(self) -> dict[tuple[str, str], tuple[int, int]]:
+        """Per analysis and scope the rows of the estimates, and how many are suppressed."""
+        found: dict[tuple[str, str], tuple[int, int]] = {}
+        for row in self._report.estimates:
+            n, n_suppressed = found.get((row.analysis, row.scope), (0, 0))
+            is_hidden = row.status is RowStatus.SUPPRESSED
+            found[row.analysis, row.scope] = n + 1, n_suppressed + is_hidden
+        return found
+
     def _cost(self, spec: AnalysisSpec) -> AnalysisCost:
         statuses = self._statuses[spec.id]
         absent = [status for status in statuses if status is not RowStatus.OK]
@@ -206,12 +216,7 @@ class _Costs:
     ) -> tuple[int, int]:
         if counted and all(issubclass(registered()[a.kind], CrossTable) for a in counted):
             # Of a cross-table an analysis uses the matrix or the cut-offs: its own rows tell.
-            rows = [
-                row.status is RowStatus.SUPPRESSED
-                for row in self._report.estimates
-                if (row.analysis, row.scope) == (analysis, site)
-            ]
-            return len(rows), sum(rows)
+            return self._own_rows.get((analysis, site), (0, 0))
         return sum(a.n_parts for a in counted), sum(a.n_suppressed for a in counted)
 
     def _patients(self, analysis: str, site: SiteSummary) -> Number:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from fedcac.report.content import RoundReport
+from fedcac.report.many_sites import MANY_SITES, sites_words
 from fedcac.report.table import Row, Table
 from fedcac.report.withheld import AnalysisCost, Number, SiteCost, costs_of
 from fedcac.report.wording import refusal_words, suppressed_words
@@ -18,6 +19,15 @@ __all__ = ["withheld_document", "withheld_table"]
 _NONE = "none"
 _NOT_STATED = "not stated"
 _NO_EVENTS = "not applicable"
+_NOTE = (
+    "In part: the site gave some of what was asked, and is in some of the pooled values. Parts are "
+    "the tables, rows and terms of an answer that are judged one by one. A site that refuses does "
+    "not say how many patients it has: the number is that of another analysis of the same "
+    "patients, or else the most that it can be."
+)
+_MANY_NOTE = (
+    " Sites that lack the same for the same reason share a line; results.json has them one by one."
+)
 
 
 def withheld_table(report: RoundReport) -> Table:
@@ -31,6 +41,7 @@ def withheld_table(report: RoundReport) -> Table:
         f"values.{tail}",
         ("Site", "Patients", "Patients pooled", "Events", "Events pooled", "Reason"),
         tuple(rows),
+        note=_NOTE + (_MANY_NOTE if len(report.sites) > MANY_SITES else ""),
     )
 
 
@@ -52,8 +63,11 @@ def withheld_document(report: RoundReport) -> list[dict[str, Any]]:
 
 def _rows(report: RoundReport, cost: AnalysisCost) -> Iterator[Row]:
     yield Row(cost.analysis)
-    for site in cost.sites:
-        if not site.is_whole:
+    lacking = [site for site in cost.sites if not site.is_whole]
+    if len(report.sites) > MANY_SITES:
+        yield from _grouped_rows(report, cost, lacking)
+    else:
+        for site in lacking:
             yield Row(f"\N{EM SPACE}{site.site}", _site_cells(report, cost, site))
     is_partial = any(site.is_partial for site in cost.sites)
     pooled = _sum([site.n_patients_pooled for site in cost.sites])
@@ -73,6 +87,53 @@ def _rows(report: RoundReport, cost: AnalysisCost) -> Iterator[Row]:
             _outcome(cost),
         ),
     )
+
+
+def _grouped_rows(
+    report: RoundReport, cost: AnalysisCost, lacking: Sequence[SiteCost]
+) -> Iterator[Row]:
+    groups: dict[tuple[object, ...], list[SiteCost]] = {}
+    for site in lacking:
+        # What each site suppressed differs; that it did, and by which rule, is the reason.
+        rule = report.minimum_cell(site.site) if site.n_suppressed else 0
+        key = site.codes, site.waits_for, rule, site.is_partial, site.n_patients_pooled is None
+        groups.setdefault(key, []).append(site)
+    for sites in sorted(groups.values(), key=len, reverse=True):
+        if len(sites) == 1:
+            (site,) = sites
+            yield Row(f"\N{EM SPACE}{site.site}", _site_cells(report, cost, site))
+            continue
+        events, pooled_events = _NO_EVENTS, _NO_EVENTS
+        if cost.has_endpoint:
+            events = _words(_total([s.n_events for s in sites if s.n_events is not None]))
+            known = _sum([site.n_events_pooled for site in sites])
+            pooled_events = _pooled_words(known, is_partial=sites[0].is_partial)
+            if any(site.n_events_pooled is None and site.n_suppressed for site in sites):
+                pooled_events = suppressed_words(report.minimum_cell(sites[0].site))
+        pooled = _sum([site.n_patients_pooled for site in sites])
+        yield Row(
+            f"\N{EM SPACE}{sites_words([site.site for site in sites])}",
+            (
+                _words(_total([site.n_patients for site in sites])),
+                _pooled_words(pooled, is_partial=sites[0].is_partial),
+                events,
+                pooled_events,
+                _shared_reason(report, cost, sites),
+            ),
+        )
+
+
+def _shared_reason(report: RoundReport, cost: AnalysisCost, sites: Sequence[SiteCost]) -> str:
+    first = sites[0]
+    reasons = [f"{refusal_words(code)} ({code.value})" for code in first.codes]
+    if first.n_suppressed:
+        least, most = (pick(site.n_suppressed for site in sites) for pick in (min, max))
+        reach = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+        words = suppressed_words(report.minimum_cell(first.site))
+        reasons.append(f"{reach} parts of each site's answer {words}")
+    if first.waits_for:
+        reasons.append(f"not in the fit of {', '.join(first.waits_for)}")
+    return "; ".join(reasons) or _reason(report, cost, first)
 
 
 def _site_cells(report: RoundReport, cost: AnalysisCost, site: SiteCost) -> tuple[str, ...]:

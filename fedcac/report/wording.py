@@ -36,6 +36,7 @@ __all__ = [
     "number_words",
     "p_words",
     "plain_number",
+    "reference_note",
     "refusal_words",
     "scope_words",
     "score_words",
@@ -255,6 +256,13 @@ def analysis_words(protocol: Protocol, spec: AnalysisSpec) -> str:
 def plain_number(value: float) -> str:
     """Return a number of a characteristic: one place, none from 1,000 up."""
     return _minus(f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}")
+
+
+def reference_note(protocol: Protocol) -> str:
+    """Return what a reader must know of the reference standard wherever patients are counted."""
+    if protocol.reference.kind is not ReferenceKind.GATED_CT_MODEL:
+        return ""
+    return "reference read by a model, not by an expert"
 
 
 def scope_words(scope: str) -> str:

@@ -14,15 +14,17 @@ from fedcac.errors import UsageError
 from fedcac.report.content import RoundReport
 from fedcac.report.documents import OUTPUT_FORMAT, provenance_document, results_document
 from fedcac.report.estimates_csv import estimates_csv
+from fedcac.report.estimates_frame import PARQUET_FILE, estimates_parquet
 from fedcac.report.figures import draw_figures
 from fedcac.report.findings import Findings
-from fedcac.report.formats import PDF_FILE, TABLES_FOLDER, ReportFormats, write_formats
+from fedcac.report.formats import EXTRA_FILES, ReportFormats, write_formats
 from fedcac.report.page import render_page
 
 __all__ = ["write_report"]
 
 _PROVENANCE = "provenance.json"
 _LEDGERS = "sites"
+_RELEASES = "releases.jsonl"
 
 
 def write_report(
@@ -33,9 +35,11 @@ def write_report(
 ) -> None:
     """Write `estimates.csv`, `results.json`, `report.html`, `figures/` and `provenance.json`.
 
-    `attachments` are further files by name, such as the releases; their digests stand in
-    `provenance.json` too. `formats` adds `report.pdf`, `tables/` or PNG figures; those of an
-    earlier output go, since they would show other numbers.
+    `attachments` are further files by name, such as `releases.jsonl`, from which the released
+    histograms of scores are drawn; their digests stand in
+    `provenance.json` too. `formats` adds `report.pdf`, `tables/`, `tables.docx`,
+    `estimates.parquet` or PNG figures; those of an earlier output go, since they would show other
+    numbers.
 
     Everything is made in a hidden folder beside `out` and then moved in by renaming, with
     `provenance.json`, which holds the digests of the tables, last. What else lies in an earlier
@@ -45,9 +49,11 @@ def write_report(
     ------
     UsageError
         If `out` is not a folder, or holds files and is not an earlier output (`output_not_empty`);
-        what a format needs is missing (`no_browser`, `browser_failed`).
+        what a format needs is missing (`no_browser`, `browser_failed`, `no_publishing`).
     """
     _check_target(out)
+    if formats is not None:
+        formats.check()
     out.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
@@ -66,10 +72,12 @@ def _write_files(
         "results.json": canonical_bytes(results_document(report)) + b"\n",
         **attachments,
     }
+    if formats.has_parquet:
+        tables[PARQUET_FILE] = estimates_parquet(report.estimates, _about(report))
     provenance = provenance_document(
         report, {name: sha256_hex(payload) for name, payload in tables.items()}
     )
-    figures = draw_figures(findings)
+    figures = draw_figures(findings, attachments.get(_RELEASES, b""))
     page = render_page(findings, figures, provenance)
     (folder / "figures").mkdir()
     for figure in figures:
@@ -80,6 +88,14 @@ def _write_files(
     write_formats(formats, findings, figures, folder)
     text = json.dumps(provenance, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     (folder / _PROVENANCE).write_text(text + "\n", encoding="utf-8")
+
+
+def _about(report: RoundReport) -> dict[str, str]:
+    return {
+        "fedcac_round": report.round_id,
+        "fedcac_protocol": f"{report.protocol.id} {report.protocol.version}",
+        "fedcac_protocol_digest": report.protocol.digest(),
+    }
 
 
 def _check_target(out: Path) -> None:
@@ -111,7 +127,7 @@ def _move_into(scratch: Path, out: Path) -> None:
         scratch.chmod(0o777 & ~umask)
         os.replace(scratch, out)
         return
-    for name in (PDF_FILE, TABLES_FOLDER):
+    for name in EXTRA_FILES:
         if (out / name).exists():
             (out / name).rename(scratch / f".earlier-{name}")
     fresh = [path for path in scratch.iterdir() if not path.name.startswith(".")]

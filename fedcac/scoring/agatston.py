@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from fedcac.scoring.profiles import ScoringProfile
-from fedcac.vocabulary import Vessel
+from fedcac.vocabulary import VESSEL_UNKNOWN, Vessel
 
 __all__ = ["CalciumScore", "Lesion", "score_volume"]
 
@@ -26,10 +26,13 @@ _VESSELS = tuple(Vessel)
 
 @dataclass(frozen=True)
 class Lesion:
-    """One lesion in one slice. `score` is its share of the Agatston score."""
+    """One lesion in one slice. `score` is its share of the Agatston score.
+
+    `vessel` is None where the map does not tell it.
+    """
 
     slice_index: int
-    vessel: Vessel
+    vessel: Vessel | None
     area_mm2: float
     peak_hu: float
     factor: int
@@ -40,8 +43,9 @@ class Lesion:
 class CalciumScore:
     """The scores of one exam.
 
-    `volume_mm3` is the volume of counted voxels; `mass_mg` needs a calibration and is None, never
-    0, without one.
+    `vessels` is empty where the map does not tell the vessel of some calcium: a share of it could
+    belong to each. `volume_mm3` is the volume of counted voxels; `mass_mg` needs a calibration and
+    is None, never 0, without one.
     """
 
     total: float
@@ -72,7 +76,8 @@ def score_volume(
     hu
         Hounsfield units, shape (slices, rows, columns), axial.
     vessel_map
-        Same shape; 0 outside calcium, 1 to 4 in the order of `Vessel` (LM, LAD, LCX, RCA).
+        Same shape; 0 outside calcium, 1 to 4 in the order of `Vessel` (LM, LAD, LCX, RCA), 5
+        (`VESSEL_UNKNOWN`) for coronary calcium of no told vessel, which counts in the total.
     spacing_mm
         (slice increment, row, column) in mm. Overlapping slices count by increment.
     profile
@@ -94,8 +99,12 @@ def score_volume(
         return _score_of((), 0.0, 0.0, calibration_mg_per_hu_mm3)
     offset = box[0].start
     hu, vessel_map = hu[box], vessel_map[box]
-    if int(vessel_map.max()) > len(_VESSELS):
-        raise ValueError(f"vessel_map may hold 0 to {len(_VESSELS)}")
+    highest = int(vessel_map.max())
+    if highest > VESSEL_UNKNOWN:
+        raise ValueError(f"vessel_map may hold 0 to {VESSEL_UNKNOWN}")
+    if highest == VESSEL_UNKNOWN:
+        # Which voxels make a lesion does not depend on the vessel: one label leaves the total.
+        vessel_map = (vessel_map > 0).astype(np.uint8)
     threshold_hu = profile.threshold_at(kvp)
     is_over = hu >= threshold_hu if profile.is_inclusive else hu > threshold_hu
     is_over &= vessel_map > 0
@@ -123,7 +132,7 @@ def score_volume(
     lesions = tuple(
         Lesion(
             slice_index=int(slice_index[i]) + offset,
-            vessel=_VESSELS[int(votes[i].argmax())],
+            vessel=None if highest == VESSEL_UNKNOWN else _VESSELS[int(votes[i].argmax())],
             area_mm2=float(area_mm2[i]),
             peak_hu=float(peak[i]),
             factor=int(factor[i]),
@@ -147,14 +156,15 @@ def _score_of(
     hu_mm3: float,
     calibration_mg_per_hu_mm3: float | None,
 ) -> CalciumScore:
-    vessels = {
+    scores: dict[Vessel | None, float] = {
         vessel: sum(lesion.score for lesion in lesions if lesion.vessel is vessel)
-        for vessel in _VESSELS
+        for vessel in (*_VESSELS, None)
     }
+    is_vessel_told = all(lesion.vessel is not None for lesion in lesions)
     mass = None if calibration_mg_per_hu_mm3 is None else calibration_mg_per_hu_mm3 * hu_mm3
     return CalciumScore(
-        total=float(sum(vessels.values())),
-        vessels=vessels,
+        total=float(sum(scores.values())),
+        vessels={vessel: scores[vessel] for vessel in _VESSELS} if is_vessel_told else {},
         volume_mm3=volume_mm3,
         mass_mg=mass,
         lesions=lesions,

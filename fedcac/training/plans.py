@@ -236,7 +236,8 @@ def plan_radiographs(settings: Settings, training: Radiographs, held_out: Radiog
     UsageError
         `too_little_calcium` if the patients do not include some with calcium and some without.
     """
-    architecture, spec = _architecture(settings), _INPUTS["hong2025"]
+    spec, (rows, columns) = _INPUTS["hong2025"], training.images.shape[1:]
+    architecture = {**_architecture(settings), "image": {"rows": rows, "columns": columns}}
     network = build_network("hong2025", architecture).to(settings.device)
     recipe = HongRecipe(epochs=40, batch=16)
     if settings.width is Width.REDUCED:

@@ -88,7 +88,7 @@ def sign_off(folder: CourierFolder) -> None:
         client = FleetHttpClient.from_server_address(
             settings.superlink,
             False,
-            (folder.root / settings.ca_certificate).read_bytes(),
+            folder.trust_path().read_bytes(),
             interceptors=[
                 RuntimeVersionHttpInterceptor(component_name="SuperNode"),
                 NodeAuthHttpInterceptor(key, key.public_key()),

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from site_agent.flower_courier.line import line_environment
 from site_agent.flower_courier.settings import CourierFolder
 
 __all__ = ["supernode_command", "supernode_environment"]
@@ -25,7 +26,7 @@ def supernode_command(folder: CourierFolder) -> list[str]:
         "--superlink",
         settings.superlink,
         "--root-certificates",
-        str((folder.root / settings.ca_certificate).resolve()),
+        str(folder.trust_path()),
         "--auth-supernode-private-key",
         str(folder.key_path.resolve()),
         "--isolation",
@@ -44,9 +45,8 @@ def supernode_environment(
 ) -> dict[str, str]:
     """Return the environment: no telemetry, no update check, Flower's files in our folder."""
     return {
-        **environment,
+        **line_environment(folder.settings(), environment),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_HOME": str((folder.root / "flwr").resolve()),
-        "NO_PROXY": "127.0.0.1,localhost",
     }

@@ -30,6 +30,14 @@ def _init(arguments: argparse.Namespace) -> Outcome:
     return Outcome(text, {"node_key": key})
 
 
+def _check(arguments: argparse.Namespace) -> Outcome:
+    found = packed.check(_with_home(arguments))
+    text = "\n".join(f"{'ok  ' if one.is_good else 'LOOK'}  {one.text}" for one in found)
+    is_good = all(one.is_good for one in found)
+    content = [{"is_good": one.is_good, "text": one.text} for one in found]
+    return Outcome(text, {"findings": content}, 0 if is_good else 1)
+
+
 def _node(arguments: argparse.Namespace) -> Outcome:
     packed.node(_with_home(arguments))
     return Outcome("")
@@ -56,6 +64,7 @@ def add_courier_verbs(verbs: Any) -> None:
     courier_verbs = courier.add_subparsers(metavar="VERB", required=True)
     for name, verb, text in (
         ("init", _init, "make the courier's folder with the SuperNode's key"),
+        ("check", _check, "look at the line to the coordinator, and how long certificates hold"),
         ("node", _node, "run the SuperNode"),
         ("run", _run, "carry parcels between the SuperNode and the spool"),
         ("put", _put, "put parcels that came beside Flower into the inbox"),

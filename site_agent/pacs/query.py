@@ -9,6 +9,7 @@ from datetime import date
 from fnmatch import fnmatchcase
 from typing import Self
 
+from fedcac.imaging.eligibility import names_agent
 from fedcac.imaging.header import parse_study_date
 from site_agent.pacs.faults import PacsError, PacsFault
 from site_agent.pacs.folder import InstanceFolder
@@ -64,7 +65,7 @@ class StudyQuery:
     Attributes
     ----------
     modality
-        A study with at least one series of it.
+        A study with at least one series of it; empty for any.
     first_day, last_day
         Study dates, both included.
     description
@@ -97,7 +98,7 @@ class StudyQuery:
             and (not is_dated or day is not None)
             and (self.first_day is None or day is None or day >= self.first_day)
             and (self.last_day is None or day is None or day <= self.last_day)
-            and (not study.modalities or self.modality in study.modalities)
+            and (not (study.modalities and self.modality) or self.modality in study.modalities)
             and (not self.description or matches_any(study.description, [self.description]))
         )
 
@@ -161,7 +162,7 @@ class SeriesRecord:
             image_type=tuple(filter(None, values["ImageType"].split("\\"))),
             kernel=values["ConvolutionKernel"].split("\\")[0],
             slice_thickness_mm=_positive(values["SliceThickness"]),
-            has_contrast=bool(values["ContrastBolusAgent"]),
+            has_contrast=names_agent(values["ContrastBolusAgent"]),
         )
 
 

@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from fedcac.imaging import Role, is_sharp_kernel
 from site_agent.pacs.query import SeriesRecord, StudyRecord, matches_any
-from site_agent.pacs.settings import RoleRule, SeriesRules
+from site_agent.pacs.settings import RADIOGRAPHS, RoleRule, SeriesRules
 
 __all__ = ["Finding", "Verdict", "choose_series"]
 
@@ -101,20 +101,28 @@ def _rejection(
     study: StudyRecord, record: SeriesRecord, rules: SeriesRules, rule: RoleRule
 ) -> Finding | None:
     is_described = matches_any(record.description, rule.description)
-    is_few = record.n_instances is not None and record.n_instances < rule.minimum_instances
+    fewest = rules.fewest_instances(rule)
+    is_few = record.n_instances is not None and record.n_instances < fewest
     checks = (
         (not matches_any(study.description, rule.study_description), Finding.OTHER_STUDY),
-        (record.modality != rules.modality, Finding.OTHER_MODALITY),
+        (record.modality not in rules.modalities_of(rule), Finding.OTHER_MODALITY),
         (
             not is_described or matches_any(record.description, rule.exclude),
             Finding.OTHER_DESCRIPTION,
         ),
         ("LOCALIZER" in record.image_type, Finding.LOCALIZER),
-        (record.image_type[:1] == ("DERIVED",), Finding.DERIVED),
+        (_is_derived(record), Finding.DERIVED),
         (record.has_contrast and not rules.allow_contrast, Finding.CONTRAST),
         (is_few, Finding.TOO_FEW),
     )
     return next((finding for is_met, finding in checks if is_met), None)
+
+
+def _is_derived(record: SeriesRecord) -> bool:
+    if record.modality in RADIOGRAPHS:
+        # Processing makes every presented radiograph DERIVED; SECONDARY is of other images.
+        return record.image_type[1:2] == ("SECONDARY",)
+    return record.image_type[:1] == ("DERIVED",)
 
 
 def _preference(record: SeriesRecord, rule: RoleRule) -> tuple[bool, float, int, str]:

@@ -23,6 +23,12 @@ AeTitle = Annotated[str, Field(pattern=r"^[!-\[\]-~]([ -\[\]-~]{0,14}[!-\[\]-~])
 Port = Annotated[int, Field(ge=1, le=65535)]
 Patterns = Annotated[list[Annotated[str, Field(min_length=1, max_length=64)]], Field(min_length=1)]
 
+Modality = Annotated[str, Field(pattern=r"^[A-Z]{2,4}$")]
+
+RADIOGRAPHS = frozenset({"CR", "DX"})
+"""Modalities whose series may be a single instance, and whose images are DERIVED by nature."""
+
+_FEWEST_OF_A_VOLUME = 15
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -125,8 +131,10 @@ class RoleRule(_Block):
         and none of these.
     study_description
         StudyDescription matches one of them.
+    modalities
+        The series is of one of them; by default of the rules' own modality.
     minimum_instances
-        Fewer, and the series is passed over.
+        Fewer, and the series is passed over; by default 15, or 1 of radiographs.
     preferred_thickness_mm
         Of several suitable series the one nearest to it is taken.
     """
@@ -134,14 +142,15 @@ class RoleRule(_Block):
     description: Patterns = ["*"]
     exclude: list[str] = []
     study_description: Patterns = ["*"]
-    minimum_instances: Annotated[int, Field(ge=1)] = 15
+    modalities: Annotated[list[Modality], Field(min_length=1)] | None = None
+    minimum_instances: Annotated[int, Field(ge=1)] | None = None
     preferred_thickness_mm: Annotated[float, Field(gt=0)] | None = None
 
 
 class SeriesRules(_Block):
     """The modality, and a rule for each role; a role without a rule is not pulled."""
 
-    modality: Annotated[str, Field(pattern=r"^[A-Z]{2,4}$")] = "CT"
+    modality: Modality = "CT"
     allow_contrast: bool = False
     index: RoleRule | None = None
     reference: RoleRule | None = None
@@ -151,6 +160,23 @@ class SeriesRules(_Block):
         if self.index is None and self.reference is None:
             raise ValueError("rules need index, reference or both")
         return self
+
+    def modalities_of(self, rule: RoleRule) -> frozenset[str]:
+        """Return the modalities of a role's series."""
+        return frozenset(rule.modalities or (self.modality,))
+
+    def fewest_instances(self, rule: RoleRule) -> int:
+        """Return with how many instances a role's series is suitable."""
+        if rule.minimum_instances is not None:
+            return rule.minimum_instances
+        return 1 if self.modalities_of(rule) <= RADIOGRAPHS else _FEWEST_OF_A_VOLUME
+
+    @property
+    def study_modality(self) -> str:
+        """The modality that every study looked for has a series of; empty if there are several."""
+        rules = [rule for rule in (self.index, self.reference) if rule is not None]
+        several = frozenset[str]().union(*(self.modalities_of(rule) for rule in rules))
+        return next(iter(several)) if len(several) == 1 else ""
 
 
 class PacsSettings(_Block):

@@ -104,7 +104,7 @@ def _find(arguments: argparse.Namespace) -> Outcome:
     from site_agent.pacs.pull import plan_pull
 
     folder, settings = _settings(arguments)
-    wishes = _wishes(arguments, settings.rules.modality)
+    wishes = _wishes(arguments, settings.rules.study_modality)
     with open_client(settings, folder.resolve) as client:
         plan = plan_pull(client, wishes, settings.rules, attempts=settings.attempts)
     lines = []
@@ -135,7 +135,7 @@ def _pull(arguments: argparse.Namespace) -> Outcome:
     from site_agent.pacs.pull import Puller, plan_pull
 
     folder, settings = _settings(arguments)
-    wishes = _wishes(arguments, settings.rules.modality)
+    wishes = _wishes(arguments, settings.rules.study_modality)
     with (
         PacsCache(folder.resolve(settings.folder)) as cache,
         open_client(settings, folder.resolve) as client,

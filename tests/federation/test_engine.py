@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from coordinator.views import LaunchPlan, RoundView
 from fedcac.disclosure import MemoryLedger, load_policy
 from fedcac.errors import ProtocolError, UsageError
 from fedcac.exchange import MailboxCourier, Offer, Query, Request, Spool, parcel_name
+from fedcac.protocol import Protocol
 from fedcac.protocol.catalogue import load_shipped
 from fedcac.protocol.signing import seal_protocol
 from fedcac.signing import SigningKey, trusted
@@ -32,9 +33,9 @@ PROTOCOL = load_shipped("eng2021-nongated")
 class Network:
     """Sites over scored tables, a coordinator on disk, and a clock that tests turn."""
 
-    def __init__(self, folder: Path, tables: dict[str, Path]) -> None:
+    def __init__(self, url: str, tables: dict[str, Path]) -> None:
         self.now = START
-        self.url = f"sqlite:///{folder / 'coordinator.sqlite'}"
+        self.url = url
         self.lead = SigningKey.generate()
         self.spools = {SiteName(name): Spool.in_memory() for name in tables}
         self.keys = {name: SigningKey.generate() for name in tables}
@@ -63,9 +64,12 @@ class Network:
             clock=lambda: self.now,
         )
 
-    def launch(self, minimum_sites: int) -> str:
-        plan = LaunchPlan(tuple(self.agents), minimum_sites, START + timedelta(days=10), None, {})
-        round_id = self.engine().launch(PROTOCOL, plan)
+    def launch(
+        self, minimum_sites: int, protocol: Protocol = PROTOCOL, quorum: int | None = None
+    ) -> str:
+        deadline = self.now + timedelta(days=10)
+        plan = LaunchPlan(tuple(self.agents), minimum_sites, deadline, None, {}, quorum)
+        round_id = self.engine().launch(protocol, plan)
         self.engine().step(round_id)
         return round_id
 
@@ -78,14 +82,15 @@ class Network:
 @pytest.fixture
 def network(
     tmp_path: Path,
+    database_url: str,
     eng_matrices: dict[str, Matrix],
     write_matrix_table: Callable[[Path, Matrix], Path],
-) -> object:
+) -> Iterator[Network]:
     tables = {
         name: write_matrix_table(tmp_path / f"{name}.csv", matrix)
         for name, matrix in eng_matrices.items()
     }
-    made = Network(tmp_path, tables)
+    made = Network(database_url, tables)
     yield made
     made.close()
 
@@ -231,12 +236,12 @@ def test_an_offer_replaced_after_approval_is_not_answered(network: Network) -> N
 
 
 def test_a_site_without_eligible_patients_says_so_and_the_round_goes_on(
-    tmp_path: Path, write_matrix_table: Callable[[Path, Matrix], Path]
+    tmp_path: Path, database_url: str, write_matrix_table: Callable[[Path, Matrix], Path]
 ) -> None:
     matrix = [[9, 0, 0, 0, 0], *([0] * 5 for _ in range(4))]
     matrix[3][3] = 8
     sound = write_matrix_table(tmp_path / "sound.csv", matrix)
-    network = Network(tmp_path, {"sound": sound, "broken": tmp_path / "absent.csv"})
+    network = Network(database_url, {"sound": sound, "broken": tmp_path / "absent.csv"})
     round_id = network.launch(2)
     for _ in range(2):
         for agent in network.agents.values():
@@ -265,7 +270,7 @@ def test_launches_that_cannot_be(network: Network) -> None:
         with pytest.raises(UsageError, match=code):
             network.engine().launch(PROTOCOL, plan)
     plan = LaunchPlan(("site1",), 1, later, None, {})
-    newer = PROTOCOL.model_copy(update={"version": 2})
+    newer = PROTOCOL.model_copy(update={"version": PROTOCOL.version + 1})
     network.engine().launch(newer, plan)
     with pytest.raises(ProtocolError, match="rolled_back"):
         network.engine().launch(PROTOCOL, plan)

@@ -15,6 +15,7 @@ import pytest
 from plans import BASE, SPECS, plan
 
 from coordinator.engine import RoundEngine
+from coordinator.launching import Launcher
 from coordinator.store import CoordinatorStore, Direction, EnrolledSite, RoundState
 from coordinator.views import LaunchPlan, RoundView
 from fedcac.cli.in_memory import pooled_by
@@ -23,7 +24,7 @@ from fedcac.errors import RoundError, UsageError
 from fedcac.exchange import Mailbox, MailboxCourier, Spool, parcel_name
 from fedcac.masking import Block
 from fedcac.masking.fixed_point import LARGEST_VALUE
-from fedcac.protocol import Pooling, Protocol
+from fedcac.protocol import Amendment, Pooling, Protocol
 from fedcac.protocol.catalogue import load_shipped, shipped_protocols
 from fedcac.signing import SigningKey
 from fedcac.statistics import POOLED, Estimate, PoolingSession, estimator_for
@@ -74,10 +75,11 @@ class Consortium:
         sizes: Mapping[str, int],
         policy: str = "research",
         peers: Callable[[str, dict[str, Any]], dict[str, Any]] = lambda _, keys: keys,
+        url: str = "",
     ) -> None:
         self.now = START
         self.folder = folder
-        self.url = f"sqlite:///{folder / 'coordinator.sqlite'}"
+        self.url = url or f"sqlite:///{folder / 'coordinator.sqlite'}"
         self.lead = SigningKey.generate()
         self.spools = {SiteName(name): Spool.at(folder / name / "spool") for name in sizes}
         self.keys = {name: SigningKey.generate() for name in sizes}
@@ -116,28 +118,33 @@ class Consortium:
             store=store, courier=courier, key=self.lead, clock=lambda: self.now
         ), store
 
-    def launch(self, protocol: Protocol = PROTOCOL) -> str:
+    def launch(
+        self, protocol: Protocol = PROTOCOL, least: int = 3, quorum: int | None = None
+    ) -> str:
         engine, store = self.engine()
         deadline = self.now + timedelta(days=10)
-        least = min(3, len(self.keys))
-        round_id = engine.launch(protocol, LaunchPlan(tuple(self.keys), least, deadline, None, {}))
-        store.close()
-        return round_id
+        least = min(least, len(self.keys))
+        plan = LaunchPlan(tuple(self.keys), least, deadline, None, {}, quorum)
+        try:
+            return engine.launch(protocol, plan)
+        finally:
+            store.close()
 
     def turn(self, round_id: str, names: Any = None) -> RoundView:
         """Restart everybody, let the coordinator and then the sites act once."""
         engine, store = self.engine()
-        engine.step(round_id)
-        for name in self.keys if names is None else names:
-            agent, own = self.agent(name)
-            agent.step()
-            problem = agent.problems.get(round_id)
-            own.close()
-            if problem is not None:
-                raise problem
-        view = engine.step(round_id)
-        store.close()
-        return view
+        try:
+            engine.step(round_id)
+            for name in self.keys if names is None else names:
+                agent, own = self.agent(name)
+                agent.step()
+                problem = agent.problems.get(round_id)
+                own.close()
+                if problem is not None:
+                    raise problem
+            return engine.step(round_id)
+        finally:
+            store.close()
 
     def run(self, round_id: str, turns: int = 80) -> RoundView:
         for _ in range(turns):
@@ -149,6 +156,13 @@ class Consortium:
     def sent(self, name: str) -> dict[str, bytes]:
         outbox = self.spools[SiteName(name)].outbox
         return {parcel: outbox.get(parcel) or b"" for parcel in outbox.names()}
+
+
+def amended(protocol: Protocol, **changes: Any) -> Protocol:
+    """Return the protocol's next version."""
+    reason = Amendment(version=protocol.version, reason="Changed for a test.")
+    update = {"version": protocol.version + 1, "amends": (*protocol.amends, reason), **changes}
+    return protocol.model_copy(update=update)
 
 
 @pytest.fixture
@@ -197,6 +211,15 @@ def test_small_sites_pool_what_none_of_them_may_show(consortium: Consortium) -> 
     assert rows["agreement", "kappa_linear", "", ""].status is RowStatus.OK
     assert rows["agreement", "kappa_linear", "", ""].n == 170
     assert_equals(rows, pooled_in_the_open(consortium, PROTOCOL))
+
+
+def test_sums_on_either_database(tmp_path: Path, database_url: str) -> None:
+    sizes = {"north": 40, "east": 35, "south": 50}
+    consortium = Consortium(tmp_path, sizes, url=database_url)
+    view = consortium.run(consortium.launch())
+    assert view.record.state is RoundState.POOLED
+    pooled = by_key(view.estimates)["agreement", "kappa_linear", "", ""]
+    assert pooled.n == sum(sizes.values())
 
 
 def test_one_by_one_the_same_sites_would_show_nothing(tmp_path: Path) -> None:
@@ -326,9 +349,7 @@ def test_a_second_round_over_other_sites_is_not_answered(consortium: Consortium)
 
 def test_what_was_added_is_not_told_by_itself_afterwards(consortium: Consortium) -> None:
     consortium.run(consortium.launch())
-    view = consortium.run(
-        consortium.launch(PROTOCOL.model_copy(update={"pooling": Pooling(), "version": 2}))
-    )
+    view = consortium.run(consortium.launch(amended(PROTOCOL, pooling=Pooling())))
     codes = {
         answer.refusal
         for site in view.sites
@@ -506,7 +527,7 @@ TABLE_ALONE = plan((AGREEMENT,), pooling=MASKED)
 def test_one_more_column_does_not_make_other_patients(consortium: Consortium) -> None:
     consortium.run(consortium.launch(TABLE_ALONE))
     # The same patients with their endpoint: the sum less that of the table would count west's.
-    model = plan((MODEL,), pooling=MASKED).model_copy(update={"version": 2})
+    model = amended(plan((MODEL,), pooling=MASKED))
     del consortium.keys["west"]
     with pytest.raises(RoundError) as caught:
         consortium.run(consortium.launch(model))
@@ -541,14 +562,14 @@ def test_two_rounds_at_once_over_different_sites_have_no_difference(
 ) -> None:
     sizes = {name: 40 + i for i, name in enumerate("abcdef")}
     consortium = Consortium(tmp_path, sizes)
-    real = RoundEngine._masking_terms
+    real = Launcher._masking_terms
 
     def low(*arguments: Any) -> Any:
         terms = real(*arguments)
         return terms and terms.model_copy(update={"threshold": 3})
 
     # Three sign one list and the other three the other: nobody signs both.
-    monkeypatch.setattr(RoundEngine, "_masking_terms", low)
+    monkeypatch.setattr(Launcher, "_masking_terms", low)
     rounds = []
     for left_out in "fe":
         key = consortium.keys.pop(left_out)

@@ -41,7 +41,10 @@ from site_agent.identity import SiteIdentity
 from site_agent.store import SiteStore
 from site_agent.table_source import TableSource
 
-__all__ = ["Deployment", "free_port", "secret_of"]
+__all__ = ["HOST", "Deployment", "free_port", "secret_of"]
+
+HOST = "lead.example.org"
+"""A name that the certificate holds for and no resolver knows: only a proxy finds it."""
 
 
 def free_port() -> int:
@@ -89,9 +92,8 @@ class Deployment:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.packed = root / "fedcac-courier.pyz"
         pack_courier(self.packed)
-        self.lead_verb("init")
         self.lead_verb(
-            *("courier", "init", "--host", "127.0.0.1", "--listen", "127.0.0.1"),
+            *("init", "--host", "127.0.0.1", "--host", HOST, "--listen", "127.0.0.1"),
             *("--public-port", str(self.public_port)),
             *("--superlink-port", str(self.superlink_port)),
         )

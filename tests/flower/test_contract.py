@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.enrolment.kit_texts import FLOWER_VERSION
 from fedcac.errors import UsageError
 
 with warnings.catch_warnings():
@@ -42,6 +43,7 @@ def parameters(function: object) -> list[str]:
 def test_the_installed_version_is_the_pinned_one() -> None:
     assert version("flwr") == PIN, ADVICE
     assert coordinator_adapter.PINNED_VERSION == site_adapter.PINNED_VERSION == PIN, ADVICE
+    assert FLOWER_VERSION == PIN, ADVICE
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert extras["optional-dependencies"]["flower"] == [f"flwr=={PIN}"], ADVICE
 

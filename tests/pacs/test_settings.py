@@ -278,6 +278,30 @@ def test_contrast_and_other_studies_follow_the_rules() -> None:
     assert findings([series("x")], index=index)["x"] is Finding.OTHER_STUDY
 
 
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        (series("x", modality="DX", n_instances=1), Finding.CHOSEN),
+        (series("x", modality="CR", n_instances=1), Finding.CHOSEN),
+        (series("x", modality="DX", image_type=("DERIVED", "PRIMARY")), Finding.CHOSEN),
+        (series("x", modality="DX", image_type=("DERIVED", "SECONDARY")), Finding.DERIVED),
+        (series("x", "Chest LAT", modality="DX"), Finding.OTHER_DESCRIPTION),
+        (series("x", modality="CT"), Finding.OTHER_MODALITY),
+    ],
+)
+def test_a_radiograph_may_be_the_index_exam_of_a_ct(
+    record: SeriesRecord, expected: Finding
+) -> None:
+    index = {"modalities": ["CR", "DX"], "exclude": ["*lat*"]}
+    assert findings([record], index=index) == {"x": expected}
+    both = SeriesRules.model_validate({"index": index, "reference": {}})
+    assert both.study_modality == ""
+    assert StudyQuery(both.study_modality).matches(STUDY)
+    verdicts = choose_series(STUDY, [series("y")], both, Role.REFERENCE)
+    assert [verdict.finding for verdict in verdicts] == [Finding.CHOSEN]
+    assert SeriesRules.model_validate({"index": {}}).study_modality == "CT"
+
+
 def test_the_best_of_several() -> None:
     sharp, soft = series("1", kernel="B70f"), series("2", kernel="B30f")
     assert findings([sharp, soft]) == {"1": Finding.SHARPER_KERNEL, "2": Finding.CHOSEN}

@@ -44,6 +44,11 @@ def test_a_sound_envelope_opens() -> None:
         (changed(lambda d: d.update(extra=1)), "signature.malformed_envelope"),
         (changed(lambda d: d.update(signatures=[])), "signature.malformed_envelope"),
         (changed(lambda d: d.update(payload="???")), "signature.malformed_envelope"),
+        (changed(lambda d: d.update(payload="\u00e9")), "signature.malformed_envelope"),
+        (
+            changed(lambda d: d["signatures"][0].update(sig="\u00e9")),
+            "signature.bad_signature",
+        ),
         (ENVELOPE[:-20], "signature.malformed_envelope"),
         (b"", "signature.malformed_envelope"),
         (json.dumps(PROTOCOL.model_dump(mode="json")).encode(), "signature.malformed_envelope"),
@@ -66,9 +71,10 @@ def test_a_signature_of_another_type_cannot_be_reused() -> None:
 
 
 def test_versions_never_roll_back() -> None:
-    digest = PROTOCOL.digest()
-    assert open_protocol(ENVELOPE, TRUSTED, newest_seen={PROTOCOL.id: (1, digest)}) == PROTOCOL
+    digest, version = PROTOCOL.digest(), PROTOCOL.version
+    seen = {PROTOCOL.id: (version, digest)}
+    assert open_protocol(ENVELOPE, TRUSTED, newest_seen=seen) == PROTOCOL
     with pytest.raises(ProtocolError, match="rolled_back"):
-        open_protocol(ENVELOPE, TRUSTED, newest_seen={PROTOCOL.id: (2, digest)})
+        open_protocol(ENVELOPE, TRUSTED, newest_seen={PROTOCOL.id: (version + 1, digest)})
     with pytest.raises(ProtocolError, match="version_reused"):
-        open_protocol(ENVELOPE, TRUSTED, newest_seen={PROTOCOL.id: (1, "sha256:other")})
+        open_protocol(ENVELOPE, TRUSTED, newest_seen={PROTOCOL.id: (version, "sha256:other")})

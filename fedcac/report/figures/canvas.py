@@ -55,6 +55,10 @@ _RC = {
 _STYLE = re.compile(r'\sstyle="([^"]*)"')
 _STYLE_SHEET = re.compile(r"<defs>\s*<style[^>]*>.*?</style>\s*</defs>", re.DOTALL)
 _ID = re.compile(r'(\sid="|href="#|url\(#)')
+_GROUP_ID = re.compile(r'<g id="[^"]*">')
+_NO_TURN = re.compile(r' transform="rotate\(-?0 [^"]*\)"')
+_GEOMETRY = re.compile(r'\s(d|x|y|points|transform)="([^"]*)"')
+_LONG_NUMBER = re.compile(r"-?\d+\.\d{3,}")
 _ROOT = re.compile(r"<svg[^>]*>")
 _VIEW_BOX = re.compile(r'viewBox="0 0 ([0-9.]+) ([0-9.]+)"')
 
@@ -109,6 +113,7 @@ def to_svg(figure: MplFigure, name: str, alt: str) -> str:
     figure.savefig(text, format="svg", metadata=metadata)
     svg = _STYLE_SHEET.sub("", text.getvalue())
     svg = _STYLE.sub(_as_attributes, svg[svg.index("<svg") :])
+    svg = _compact(svg)
     svg = _ID.sub(lambda match: f"{match.group(1)}{slug(name)}-", svg)
     box = _VIEW_BOX.search(svg)
     if box is None:
@@ -117,18 +122,31 @@ def to_svg(figure: MplFigure, name: str, alt: str) -> str:
     root = (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
         f'viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
-        f'aria-label={quoteattr(alt)} stroke-linejoin="round" stroke-linecap="butt">'
+        f"aria-label={quoteattr(alt)} font-family={quoteattr(FONT_FAMILY)} "
+        f'stroke-linejoin="round" stroke-linecap="butt">'
         f"<desc>{escape(alt)}</desc>"
     )
     return _ROOT.sub(lambda _: root, svg, count=1).strip() + "\n"
+
+
+def _compact(svg: str) -> str:
+    """Drop what matplotlib says twice: names of groups, turns by nothing, hundredths of a pixel."""
+    svg = _GROUP_ID.sub("<g>", svg)
+    svg = _NO_TURN.sub("", svg)
+    return _GEOMETRY.sub(
+        lambda match: f' {match.group(1)}="{_LONG_NUMBER.sub(_rounded, match.group(2))}"', svg
+    )
+
+
+def _rounded(match: re.Match[str]) -> str:
+    return f"{float(match.group()):.2f}".rstrip("0").rstrip(".")
 
 
 def _as_attributes(match: re.Match[str]) -> str:
     attributes = []
     for declaration in match.group(1).split(";"):
         name, _, value = declaration.strip().partition(": ")
-        if name == "font-family":
-            value = FONT_FAMILY
-        if name:
+        # The root has the family, once for all texts.
+        if name and name != "font-family":
             attributes.append(f' {name}="{value}"')
     return "".join(attributes)

@@ -2,26 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.patches import Polygon
 from matplotlib.transforms import blended_transform_factory
 
-from fedcac.report.figures.canvas import BLUE, GREY, INK, Figure, canvas, slug, to_svg
+from fedcac.report.figures.canvas import (
+    BLUE,
+    GREY,
+    INK,
+    VERMILLION,
+    Figure,
+    canvas,
+    slug,
+    to_svg,
+)
 
-__all__ = ["Forest", "ForestRow", "draw_forest"]
+__all__ = ["Forest", "ForestRow", "draw_forest", "scale_axis"]
 
-_WIDTH, _ROW, _TOP = 600, 23, 50
+_WIDTH, _TOP = 600, 50
 _BOTTOM, _NOTE = 46, 22
 _PLOT_LEFT, _PLOT_RIGHT = 0.31, 0.69
+_TOLD = 14
+
+
+@dataclass(frozen=True)
+class _Density:
+    """Height of a row and size of its text, in CSS pixels: a plot fits an A4 page."""
+
+    row: float
+    text: float
+
+    @staticmethod
+    def of(n_rows: int) -> _Density:
+        if n_rows <= 14:
+            return _Density(23, 11)
+        if n_rows <= 45:
+            return _Density(16, 10)
+        return _Density(max(9.2, 920 / n_rows) if n_rows <= 100 else 920 / n_rows, 7.6)
 
 
 @dataclass(frozen=True)
 class ForestRow:
     """One line: a site's square or a summary's diamond; numbers in the units of the axis.
 
-    `words` are the numbers at the right, or why there are none.
+    `words` are the numbers at the right, or why there are none. `is_reach` marks a prediction
+    interval, a line without a mark.
     """
 
     label: str
@@ -31,6 +59,7 @@ class ForestRow:
     low: float | None = None
     high: float | None = None
     is_summary: bool = False
+    is_reach: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,11 +84,10 @@ def draw_forest(forest: Forest) -> Figure:
     """Draw squares sized by n, diamonds for summaries, and the numbers at the right."""
     # A note has a line of its own below the label of the axis.
     bottom = _BOTTOM + (_NOTE if forest.note else 0)
-    height = _TOP + _ROW * len(forest.rows) + bottom
+    density = _Density.of(len(forest.rows))
+    height = _TOP + density.row * len(forest.rows) + bottom
     name = slug("forest", forest.name)
-    alt = f"Forest plot, {forest.title}. " + "; ".join(
-        f"{row.label}: {row.words}" for row in forest.rows
-    )
+    alt = f"Forest plot, {forest.title}. {_describe(forest.rows)}"
     with canvas(_WIDTH, height) as figure:
         axes = figure.add_axes(
             (
@@ -70,19 +98,31 @@ def draw_forest(forest: Forest) -> Figure:
             )
         )
         axes.set_ylim(len(forest.rows) - 0.5, -0.5)
-        _scale(axes, forest)
+        scale_axis(axes, forest)
         across = blended_transform_factory(figure.transFigure, axes.transData)
         largest = max((row.n or 0 for row in forest.rows if not row.is_summary), default=0)
         for y, row in enumerate(forest.rows):
-            _draw_row(axes, y, row, largest)
-            _write_row(axes, across, y, row)
+            _draw_row(axes, y, row, largest, density)
+            _write_row(axes, across, y, row, density.text)
         _draw_guides(axes, forest)
         _head(figure, height, forest)
         svg = to_svg(figure, name, alt + ".")
     return Figure(name, forest.section, alt + ".", svg, _WIDTH)
 
 
-def _scale(axes: Any, forest: Forest) -> None:
+def _describe(rows: Sequence[ForestRow]) -> str:
+    """Return the rows in words: of many sites the lowest and the highest, since a table follows."""
+    sites = [row for row in rows if not row.is_summary and not row.is_reach]
+    if len(sites) <= _TOLD:
+        return "; ".join(f"{row.label}: {row.words}" for row in rows)
+    known = sorted((r.estimate, r.label, r.words) for r in sites if r.estimate is not None)
+    ends = [f"{label} {words}" for _, label, words in (known[:1] + known[-1:])]
+    others = [f"{row.label}: {row.words}" for row in rows if row.is_summary or row.is_reach]
+    return "; ".join([f"{len(known)} sites, from {' to '.join(ends)}", *others])
+
+
+def scale_axis(axes: Any, forest: Forest) -> None:
+    """Give axes the plot's scale, limits and label; there are no marks for the rows."""
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.set_xlabel(forest.axis)
@@ -117,7 +157,12 @@ def _fit(forest: Forest) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _draw_row(axes: Any, y: int, row: ForestRow, largest: int) -> None:
+def _draw_row(axes: Any, y: int, row: ForestRow, largest: int, density: _Density) -> None:
+    if row.is_reach and row.low is not None and row.high is not None:
+        left, right = axes.get_xlim()
+        ends = [max(row.low, left), min(row.high, right)]
+        axes.plot(ends, [y, y], color=VERMILLION, linewidth=2.2, solid_capstyle="butt")
+        return
     if row.estimate is None:
         return
     low = row.estimate if row.low is None else row.low
@@ -127,22 +172,24 @@ def _draw_row(axes: Any, y: int, row: ForestRow, largest: int) -> None:
         axes.add_patch(Polygon(corners, closed=True, facecolor=BLUE, edgecolor=INK, linewidth=0.8))
         return
     left, right = axes.get_xlim()
-    axes.plot([max(low, left), min(high, right)], [y, y], color=INK, linewidth=1.2)
+    size = density.row / 23
+    axes.plot([max(low, left), min(high, right)], [y, y], color=INK, linewidth=0.5 + 0.7 * size)
     for end, edge, marker in ((low, left, "<"), (high, right, ">")):
         if (end < edge) if marker == "<" else (end > edge):
-            axes.plot([edge], [y], marker=marker, color=INK, markersize=5, clip_on=False)
+            axes.plot([edge], [y], marker=marker, color=INK, markersize=5 * size, clip_on=False)
     area = 14 + 86 * (row.n or 0) / largest if largest else 40
+    area *= size**1.5
     axes.scatter([row.estimate], [y], s=area, marker="s", color=BLUE, linewidths=0, zorder=3)
 
 
-def _write_row(axes: Any, across: Any, y: int, row: ForestRow) -> None:
+def _write_row(axes: Any, across: Any, y: int, row: ForestRow, size: float) -> None:
     weight = "bold" if row.is_summary else "normal"
-    missing = row.estimate is None
-    axes.text(0.012, y, row.label, transform=across, va="center", weight=weight, size=11)
+    missing = row.estimate is None and not row.is_reach
+    axes.text(0.012, y, row.label, transform=across, va="center", weight=weight, size=size)
     n = "" if row.n is None else f"{row.n:,}"
-    axes.text(_PLOT_LEFT - 0.02, y, n, transform=across, va="center", ha="right", size=11)
+    axes.text(_PLOT_LEFT - 0.02, y, n, transform=across, va="center", ha="right", size=size)
     axes.text(
-        _PLOT_RIGHT + 0.025, y, row.words, transform=across, va="center", size=11, weight=weight,
+        _PLOT_RIGHT + 0.025, y, row.words, transform=across, va="center", size=size, weight=weight,
         color=GREY if missing else INK, style="italic" if missing else "normal",
     )  # fmt: skip
 

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from math import inf
 
-from fedcac.protocol import AccuracySpec, AgreementSpec, CoxSpec
+from fedcac.protocol import AgreementSpec, DistributionSpec
 from fedcac.report.figures.bland_altman import BlandAltmanRow, Bounds, draw_bland_altman
 from fedcac.report.figures.canvas import Figure
 from fedcac.report.figures.confusion import draw_agreement, draw_confusion
-from fedcac.report.figures.flow import draw_flow
-from fedcac.report.figures.forest import Forest, ForestRow, draw_forest
+from fedcac.report.figures.distributions import MixRow, Violin, draw_mix, draw_violins
+from fedcac.report.figures.flow import draw_flow, draw_pooled_flow
+from fedcac.report.figures.forests import forest_figures, summarised_scopes
+from fedcac.report.figures.mosaic import draw_mosaic
 from fedcac.report.figures.outcomes import outcome_figures
 from fedcac.report.findings import Findings
+from fedcac.report.many_sites import is_many
+from fedcac.report.released_scores import pooled_bins, released_scores
 from fedcac.report.wording import (
-    covariate_words,
-    measure_words,
-    number_words,
+    reference_note,
     scope_words,
     score_words,
+    suppressed_words,
     term_words,
 )
 from fedcac.statistics.estimator import META, POOLED, Estimate
@@ -26,20 +30,19 @@ from fedcac.vocabulary import Measure
 
 __all__ = ["draw_figures"]
 
-_LONGEST_LABEL = 24
-_FOREST_ACCURACY = (Measure.SENSITIVITY, Measure.SPECIFICITY, Measure.PPV)
 
+def draw_figures(findings: Findings, releases: bytes = b"") -> tuple[Figure, ...]:
+    """Return all figures in the order of the report; names are unique.
 
-def draw_figures(findings: Findings) -> tuple[Figure, ...]:
-    """Return all figures in the order of the report; names are unique."""
+    `releases` is the round's `releases.jsonl`, which alone holds the released histograms.
+    """
     figures = (
         *_flows(findings),
         *_matrices(findings),
-        *_kappas(findings),
-        *_accuracies(findings),
+        *_mixes(findings),
+        *forest_figures(findings),
         *_bland_altmans(findings),
-        *_hazards(findings),
-        *_hazards_by_site(findings),
+        *_distributions(findings, releases),
         *outcome_figures(findings),
     )
     return tuple(_with_unique_names(figures))
@@ -61,19 +64,24 @@ def _with_unique_names(figures: Iterable[Figure]) -> Iterator[Figure]:
 
 
 def _flows(findings: Findings) -> Iterator[Figure]:
-    for site in findings.report.sites:
+    note = reference_note(findings.report.protocol)
+    sites = [site for site in findings.report.sites if site.flow is not None]
+    if len(sites) > 1:
+        yield draw_pooled_flow([site.flow for site in sites if site.flow is not None], note)
+    if is_many(findings):
+        return
+    for site in sites:
         if site.flow is not None:
-            yield draw_flow(site.name, site.flow, findings.threshold(site.name))
+            yield draw_flow(site.name, site.flow, findings.threshold(site.name), note)
 
 
 def _matrices(findings: Findings) -> Iterator[Figure]:
     for spec in findings.analyses("agreement"):
         if not isinstance(spec, AgreementSpec):
             continue
-        words = [score_words(findings.protocol, role) for role in (spec.index, spec.reference)]
-        names = (words[0][:1].upper() + words[0][1:], words[1][:1].upper() + words[1][1:])
+        names = _names(findings, spec)
         # The pooled matrix first: it is the one a reader came for.
-        for scope in (POOLED, *findings.sites):
+        for scope in (POOLED, *(() if is_many(findings) else findings.sites)):
             for matrix in findings.matrices(spec.id, scope):
                 any_cell = findings.find(
                     spec.id, scope, Measure.COUNT, matrix.labels[0], matrix.labels[0]
@@ -82,166 +90,76 @@ def _matrices(findings: Findings) -> Iterator[Figure]:
                 yield draw_confusion(spec.id, matrix, gap, names)
                 if matrix.n:
                     yield draw_agreement(spec.id, matrix, names)
+        if is_many(findings):
+            found = [m for site in findings.sites for m in findings.matrices(spec.id, site)]
+            if any(not matrix.is_suppressed for matrix in found):
+                yield draw_mosaic(spec.id, found, names)
 
 
-def _kappas(findings: Findings) -> Iterator[Figure]:
+def _names(findings: Findings, spec: AgreementSpec | DistributionSpec) -> tuple[str, str]:
+    words = [score_words(findings.protocol, role) for role in (spec.index, spec.reference)]
+    return words[0][:1].upper() + words[0][1:], words[1][:1].upper() + words[1][1:]
+
+
+def _mixes(findings: Findings) -> Iterator[Figure]:
     for spec in findings.analyses("agreement"):
-        if not isinstance(spec, AgreementSpec) or findings.protocol.is_masked(spec.id):
+        if not isinstance(spec, AgreementSpec):
             continue
-        for weights in spec.weights:
-            measure = Measure(f"kappa_{weights.value}")
-            yield from _drawn(
-                Forest(
-                    section=f"forest_kappa:{spec.id}",
-                    name=f"{spec.id}_{measure}",
-                    title=measure_words(measure),
-                    axis=f"{measure_words(measure)}, all categories",
-                    rows=_rows(findings, spec.id, measure, ""),
-                    note=_heterogeneity(findings, spec.id, measure, ""),
-                )
-            )
+        labels = findings.protocol.categories.labels
+        rows = []
+        for scope in (POOLED, *findings.sites):
+            whole = [m for m in findings.matrices(spec.id, scope) if not m.is_collapsed]
+            cells = whole[0].cells if whole and not whole[0].is_suppressed else None
+            label, is_pooled = scope_words(scope), scope == POOLED
+            if cells is None:
+                found = findings.find(spec.id, scope, Measure.COUNT, labels[0], labels[0])
+                gap = findings.gap(spec.id, scope, found) or "released with merged categories"
+                rows.append(MixRow(label, gap=gap, is_summary=is_pooled))
+                continue
+            size = range(len(labels))
+            reference = tuple(sum(cell or 0 for cell in cells[i]) for i in size)
+            index = tuple(sum(line[i] or 0 for line in cells) for i in size)
+            rows.append(MixRow(label, reference, index, is_summary=is_pooled))
+        if sum(not row.gap for row in rows) > 1:
+            yield draw_mix(spec.id, labels, rows, _names(findings, spec))
 
 
-def _accuracies(findings: Findings) -> Iterator[Figure]:
-    for spec in findings.analyses("accuracy"):
-        if not isinstance(spec, AccuracySpec) or findings.protocol.is_masked(spec.id):
+def _distributions(findings: Findings, releases: bytes) -> Iterator[Figure]:
+    specs = [s for s in findings.analyses("distribution") if isinstance(s, DistributionSpec)]
+    found = released_scores(releases) if specs else {}
+    for spec in specs:
+        sites = found.get(spec.id, {})
+        if not sites:
             continue
-        for cut_off in findings.protocol.categories.cut_offs:
-            for measure in _FOREST_ACCURACY:
-                term = f"{cut_off:g}"
-                yield from _drawn(
-                    Forest(
-                        section=f"forest_accuracy:{spec.id}",
-                        name=f"{spec.id}_{measure}_{term}",
-                        title=f"{measure_words(measure)} at cut-off {term}",
-                        axis=f"{measure_words(measure)}, %",
-                        rows=_rows(findings, spec.id, measure, term, factor=100.0),
-                        note=_heterogeneity(findings, spec.id, measure, term),
-                        limits=(0.0, 100.0),
-                    )
-                )
+        pairs = [sites[site] for site in findings.sites if site in sites]
+        pooled = [pooled_bins([b for pair in pairs if (b := pair[i]) is not None]) for i in (0, 1)]
+        rows = [Violin("Pooled", pooled[0], pooled[1], is_summary=True)]
+        for site in findings.sites:
+            index, reference = sites.get(site, (None, None))
+            is_gap = index is None and reference is None
+            gap = _histogram_gap(findings, spec.id, site) if is_gap else ""
+            rows.append(Violin(site, index, reference, gap))
+        if any(bins is not None for bins in pooled):
+            yield draw_violins(spec.id, "Distribution of scores", rows, _names(findings, spec))
+
+
+def _histogram_gap(findings: Findings, analysis: str, site: str) -> str:
+    summary = next(one for one in findings.report.sites if one.name == site)
+    if summary.refusal_of(analysis) is None:
+        return suppressed_words(findings.threshold(site))
+    return findings.gap(analysis, site, None)
 
 
 def _bland_altmans(findings: Findings) -> Iterator[Figure]:
     for spec in findings.analyses("bland_altman"):
         for term in findings.terms(spec.id, Measure.BIAS):
             title = "All vessels" if not term else term_words(term)
-            rows = tuple(
-                _difference(findings, spec.id, scope, term)
-                for scope in _summarised(findings, spec.id, Measure.BIAS, term)
-            )
-            yield draw_bland_altman(spec.id, term, title, rows)
-
-
-def _hazards(findings: Findings) -> Iterator[Figure]:
-    for spec in findings.analyses("cox"):
-        rows = [
-            row for row in findings.rows(spec.id, (Measure.HAZARD_RATIO,)) if row.scope == POOLED
-        ]
-        if isinstance(spec, CoxSpec) and rows:
-            yield from _drawn(
-                Forest(
-                    section=f"forest_cox:{spec.id}",
-                    name=f"{spec.id}_hazard_ratio",
-                    title=f"Hazard ratios, {spec.id}",
-                    axis="Hazard ratio (log scale)",
-                    rows=tuple(
-                        _forest_row(findings, row, _covariate(findings, row.term)) for row in rows
-                    ),
-                    is_log=True,
-                    reference=1.0,
-                )
-            )
-
-
-def _hazards_by_site(findings: Findings) -> Iterator[Figure]:
-    for spec in findings.analyses("cox"):
-        if not isinstance(spec, CoxSpec) or not spec.by_site:
-            continue
-        for term in findings.terms(spec.id, Measure.HAZARD_RATIO):
-            yield from _drawn(
-                Forest(
-                    section=f"forest_by_site:{spec.id}",
-                    name=f"{spec.id}_{term}_by_site",
-                    title=f"{covariate_words(findings.protocol, term)}: hazard ratio by site",
-                    axis="Hazard ratio (log scale)",
-                    rows=_rows(findings, spec.id, Measure.HAZARD_RATIO, term),
-                    note=_heterogeneity(findings, spec.id, Measure.HAZARD_RATIO, term),
-                    is_log=True,
-                    reference=1.0,
-                )
-            )
-
-
-def _covariate(findings: Findings, term: str) -> str:
-    """Return a covariate's words if they fit the plot's first column, else its name and level."""
-    if term in findings.protocol.categories.labels:
-        return f"Category {term}"
-    words = covariate_words(findings.protocol, term).partition(", per ")[0]
-    name, _, level = term.partition("=")
-    if level or len(words) > _LONGEST_LABEL:
-        words = name.replace("_", " ").capitalize() + (f": {level}" if level else "")
-    return words if len(words) <= _LONGEST_LABEL else f"{words[: _LONGEST_LABEL - 1].rstrip()}…"
-
-
-def _drawn(forest: Forest) -> Iterator[Figure]:
-    # A plot of nothing but suppressed rows repeats the table and shows an axis of no meaning.
-    if any(row.estimate is not None for row in forest.rows):
-        yield draw_forest(forest)
-
-
-def _rows(
-    findings: Findings, analysis: str, measure: Measure, term: str, factor: float = 1.0
-) -> tuple[ForestRow, ...]:
-    rows = []
-    for scope in _summarised(findings, analysis, measure, term):
-        row = findings.find(analysis, scope, measure, term)
-        label = scope_words(scope)
-        if row is None:
-            rows.append(ForestRow(label, findings.gap(analysis, scope, None)))
-        else:
-            rows.append(_forest_row(findings, row, label, factor, scope in {POOLED, META}))
-    return tuple(rows)
-
-
-def _summarised(findings: Findings, analysis: str, measure: Measure, term: str) -> tuple[str, ...]:
-    has_meta = findings.find(analysis, META, measure, term) is not None
-    sites = () if findings.protocol.is_masked(analysis) else findings.sites
-    return (*sites, POOLED, *((META,) if has_meta else ()))
-
-
-def _forest_row(
-    findings: Findings,
-    row: Estimate,
-    label: str,
-    factor: float = 1.0,
-    is_summary: bool = False,
-) -> ForestRow:
-    gap = findings.gap(row.analysis, row.scope, row)
-    if gap or row.estimate is None:
-        return ForestRow(label, gap, n=row.n, is_summary=is_summary)
-    return ForestRow(
-        label=label,
-        words=number_words(row),
-        n=row.n,
-        estimate=factor * row.estimate,
-        low=None if row.ci_low is None else factor * row.ci_low,
-        high=None if row.ci_high is None else factor * row.ci_high,
-        is_summary=is_summary,
-    )
-
-
-def _heterogeneity(findings: Findings, analysis: str, measure: Measure, term: str) -> str:
-    parts = []
-    for kind, words, factor, unit in ((Measure.I2, "I²", 100, "%"), (Measure.TAU2, "τ²", 1, "")):
-        row = findings.find(analysis, META, kind, term, group=measure.value)
-        if row is not None and row.estimate is not None:
-            parts.append(f"{words} = {factor * row.estimate:.{0 if unit else 3}f}{unit}")
-    reach = findings.find(analysis, META, Measure.PREDICTION_INTERVAL, term, group=measure.value)
-    if reach is not None and reach.estimate is not None:
-        words = number_words(replace(reach, measure=measure)).partition("(")[2].rstrip(")")
-        parts.append(f"prediction interval {words.replace(', ', ' to ')}")
-    return "Between sites: " + ", ".join(parts) if parts else ""
+            scopes = summarised_scopes(findings, spec.id, Measure.BIAS, term)
+            rows = [_difference(findings, spec.id, scope, term) for scope in scopes]
+            if is_many(findings):
+                # Sites first, from the highest bias to the lowest; those without one after them.
+                rows.sort(key=lambda row: (row.is_summary, -row.bias[0] if row.bias else inf))
+            yield draw_bland_altman(spec.id, term, title, tuple(rows))
 
 
 def _difference(findings: Findings, analysis: str, scope: str, term: str) -> BlandAltmanRow:

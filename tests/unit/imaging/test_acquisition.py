@@ -81,6 +81,63 @@ CASES: dict[str, tuple[Acquisition | None, dict[str, Any]]] = {
         CTAC,
         {"ManufacturerModelName": "Symbia T6", "XRayTubeCurrent": 20, "SliceThickness": 5},
     ),
+    # Miller 2023, supplement: helical, not gated, 5 mm, 120 kVp, 20 mA.
+    "ge spect/ct": (
+        CTAC,
+        {
+            "ManufacturerModelName": "Discovery NM/CT 670",
+            "SeriesDescription": "Low Dose CT Heart",
+            "ProtocolName": "Myocardial perfusion gated SPECT",
+            "BodyPartExamined": "HEART",
+            "ScanOptions": "HELICAL MODE",
+            "XRayTubeCurrent": 20,
+            "SliceThickness": 5,
+        },
+    ),
+    "siemens spect/ct by its kernel": (
+        CTAC,
+        {
+            "ManufacturerModelName": "Symbia Intevo 16",
+            "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL", "CT_SOM5 SPI"],
+            "ConvolutionKernel": "B08s",
+            "SliceThickness": 5,
+        },
+    ),
+    "philips spect/ct": (
+        CTAC,
+        {"ManufacturerModelName": "BrightView XCT", "SeriesDescription": "ATTN CORR CT"},
+    ),
+    "siemens pet/ct": (
+        CTAC,
+        {
+            "ManufacturerModelName": "Biograph64_Vision 600",
+            "SeriesDescription": "AC CT Herz 3.0 HD FoV",
+            "ConvolutionKernel": "B19f PET",
+            "ReconstructionDiameter": 780,
+            "XRayTubeCurrent": 210,
+        },
+    ),
+    "calcium scan of a hybrid scanner": (
+        GATED,
+        {
+            "ManufacturerModelName": "Biograph 64",
+            "SeriesDescription": "CaScSeq 3.0",
+            "ConvolutionKernel": "B35f",
+            "ReconstructionDiameter": 200,
+            "SliceThickness": 3,
+            "Exposure": 28,
+        },
+    ),
+    "diagnostic ct in the study of a pet": (
+        NON_GATED,
+        {
+            "ManufacturerModelName": "Discovery 690",
+            "ModalitiesInStudy": ["CT", "PT"],
+            "XRayTubeCurrent": 240,
+            "ReconstructionDiameter": 380,
+            "BodyPartExamined": "CHEST",
+        },
+    ),
     "diagnostic ct of a hybrid scanner": (
         NON_GATED,
         {
@@ -125,6 +182,9 @@ def test_every_reason_is_kept_with_its_points() -> None:
         ("non_gated", "siemens spiral chest", False),
         ("non_gated", "ctac by its scanner", True),
         ("attenuation_correction", "ctac by its name", False),
+        ("attenuation_correction", "ge spect/ct", False),
+        ("attenuation_correction", "calcium scan of a hybrid scanner", True),
+        ("non_gated", "diagnostic ct in the study of a pet", False),
         ("attenuation_correction", "siemens spiral chest", False),
         ("attenuation_correction", "trigger time", True),
     ],

@@ -183,3 +183,34 @@ def test_a_missing_path_of_a_manifest_is_a_coded_exclusion(tmp_path: Path) -> No
     outcome = pair_manifest(manifest, window_days=365, secret=SECRET)
     assert outcome.exclusions == {Reason.NO_SUCH_PATH: 1}
     assert outcome.losses[0].path == tmp_path / "absent"
+
+
+# References read elsewhere, of which the clinical table knows the day.
+
+
+def test_the_exam_nearest_to_the_day_of_the_reference_is_paired() -> None:
+    exams = [listed(str(n), "index", day=day) for n, day in enumerate((0, 60, 300))]
+    dates = {"P1": START + timedelta(days=100), "P9": START}
+    (pair,) = pair_exams(exams, 183, SECRET, dates).pairs
+    assert (pair.index_path, pair.reference_path, pair.days) == (Path("/x/1"), None, 40)
+    outcome = pair_exams(exams, 30, SECRET, dates)
+    assert outcome.pairs == ()
+    assert outcome.exclusions == {Reason.OUTSIDE_PAIRING_WINDOW: 1}
+    assert {loss.path for loss in outcome.losses} == {exam.entry.path for exam in exams}
+
+
+def test_a_listed_reference_exam_comes_before_a_day() -> None:
+    exams = [listed("0", "index", day=0), listed("1", "reference", day=90)]
+    (pair,) = pair_exams(exams, 100, SECRET, {"P1": START}).pairs
+    assert (pair.reference_path, pair.days) == (Path("/x/1"), 90)
+    broken = [exams[0], listed("1", "reference", failure=Reason.TRUNCATED_DICOM, override="P1")]
+    outcome = pair_exams(
+        [listed("0", "index", day=0, override="P1"), broken[1]], 100, SECRET, {"P1": START}
+    )
+    assert outcome.exclusions == {Reason.TRUNCATED_DICOM: 1}
+
+
+def test_days_do_not_make_up_an_index_exam() -> None:
+    assert pair_exams([], 100, SECRET, {"P1": START}).pairs == ()
+    only = [listed("0", "reference")]
+    assert pair_exams(only, 100, SECRET, {"P1": START}).exclusions == {Reason.NO_INDEX_EXAM: 1}

@@ -14,9 +14,11 @@ from fedcac.report.findings import Findings
 from fedcac.report.page import render_page
 from fedcac.vocabulary import RowStatus
 
-GUIDELINES = {"STARD": 30, "TRIPOD+AI": 27, "CLAIM": 42}
+GUIDELINES = {"STARD": 30, "STARD-AI": 40, "TRIPOD+AI": 27, "CLAIM": 44}
 # Of the development of a model alone: class imbalance, and the model's full specification.
-NOT_OF_A_VALIDATION: dict[str, set[int]] = {"STARD": set(), "TRIPOD+AI": {13, 22}, "CLAIM": set()}
+NOT_OF_A_VALIDATION = {"TRIPOD+AI": {13, 22}}
+PRIME = {1: 5, 2: 6, 3: 6, 4: 2, 5: 4, 6: 3, 7: 2}
+"""Sections of PRIME (Miller 2023, Supplemental Table 2) and how many items each has."""
 
 
 def answers(report: RoundReport) -> dict[str, str]:
@@ -37,7 +39,18 @@ def mentioned(report: RoundReport, guideline: str) -> set[int]:
 @pytest.mark.parametrize("guideline", list(GUIDELINES))
 def test_every_item_of_a_guideline_has_its_line(report: RoundReport, guideline: str) -> None:
     every = set(range(1, GUIDELINES[guideline] + 1))
-    assert mentioned(report, guideline) == every - NOT_OF_A_VALIDATION[guideline]
+    assert mentioned(report, guideline) == every - NOT_OF_A_VALIDATION.get(guideline, set())
+
+
+def test_every_item_of_prime_has_its_line(report: RoundReport) -> None:
+    table = checklist_table(Findings(report))
+    column = table.columns.index("PRIME") - 1
+    found = {part for row in table.rows if row.cells for part in row.cells[column].split(", ")} - {
+        "-"
+    }
+    assert found == {
+        f"{section}.{item}" for section, n in PRIME.items() for item in range(1, n + 1)
+    }
 
 
 def test_what_only_authors_know_is_not_claimed(report: RoundReport) -> None:

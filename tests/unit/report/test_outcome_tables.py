@@ -401,13 +401,13 @@ def test_another_treatment_of_gaps_is_no_partner() -> None:
 
 
 def test_both_sizes_are_told_where_a_site_gave_one_model_only() -> None:
-    whole = titled(cox_tables(findings_of("whole")), "(series, adjusted)").caption
-    assert re.search(r"stratified by site\. \d+ patients, \d+ events\.", whole)
-    caption = titled(cox_tables(findings_of("gaps")), "(series, adjusted)").caption
-    sizes = re.search(r"Unadjusted: (\d+) patients, .* Adjusted: (\d+) patients", caption)
+    whole = titled(cox_tables(findings_of("whole")), "(series, adjusted)").note
+    assert re.match(r"\d+ patients, \d+ events\.", whole)
+    note = titled(cox_tables(findings_of("gaps")), "(series, adjusted)").note
+    sizes = re.search(r"Unadjusted: (\d+) patients, .* Adjusted: (\d+) patients", note)
     assert sizes is not None
     assert int(sizes.group(1)) > int(sizes.group(2))
-    assert "Without west, suppressed (too_few_events)." in caption
+    assert "Without west, suppressed (too_few_events)." in note
 
 
 def test_hazard_ratios_are_the_estimates_with_their_sizes() -> None:
@@ -417,17 +417,17 @@ def test_hazard_ratios_are_the_estimates_with_their_sizes() -> None:
     table = titled(cox_tables(findings), "(cox)")
     cells = (number_words(row), p_words(row.p_value), f"{row.n}", f"{row.n_events}")
     assert line(table, "Age, per 10 years").cells == cells
-    assert "Likelihood-ratio" in table.caption
-    assert f"C-index {number(findings, 'cox', Measure.C_INDEX)}" in table.caption
-    assert "proportional hazards, global p" in table.caption
+    assert "Likelihood-ratio" in table.note
+    assert f"C-index {number(findings, 'cox', Measure.C_INDEX)}" in table.note
+    assert "proportional hazards, global p" in table.note
 
 
 def test_whose_risk_category_and_which_subgroup_is_told() -> None:
     tables = cox_tables(findings_of("whole"))
     expert = titled(tables, "(expert)")
-    assert "Risk category of the reference standard." in expert.caption
+    assert "Risk category of the reference standard." in expert.note
     assert line(expert, "ln(score + 1), Reference standard")
-    assert "Risk category of the index test." in titled(tables, "(series, adjusted)").caption
+    assert "Risk category of the index test." in titled(tables, "(series, adjusted)").note
     women = titled(tables, "(women: Women)")
     assert line(women, "Female sex").cells[:2] == ("not estimable", "not estimable")
 
@@ -450,7 +450,7 @@ def test_every_sites_own_hazard_ratio_or_its_gap() -> None:
 def test_a_refusal_takes_one_sentence_and_no_rows() -> None:
     table = titled(cox_tables(findings_of("gaps")), "Hazard ratios for event (by_site)")
     assert [row.head for row in table.rows] == ["Age, per 10 years"]
-    assert table.caption.endswith("Without west, suppressed (too_few_events).")
+    assert table.note.endswith("Without west, suppressed (too_few_events).")
 
 
 # --- survival and added value -----------------------------------------------------------------

@@ -236,6 +236,6 @@ def test_mass_is_the_sum_over_counted_voxels() -> None:
 
 def test_a_vessel_out_of_range_is_refused_wherever_it_lies() -> None:
     hu, vessel_map = np.zeros((3, 4, 4), np.float32), np.zeros((3, 4, 4), np.uint8)
-    vessel_map[2, 3, 3] = 5
-    with pytest.raises(ValueError, match="0 to 4"):
+    vessel_map[2, 3, 3] = 6
+    with pytest.raises(ValueError, match="0 to 5"):
         score_volume(hu, vessel_map, (3.0, 1.0, 1.0), profiles()[0])

@@ -1,0 +1,1 @@
+"""`fedcac-site doctor`: whether this installation can take part, and what to mend."""

@@ -1,0 +1,1 @@
+"""The agent as a service: lock, signals, notification, log, pauses, and the loop over them."""
