@@ -9,6 +9,7 @@ is never opened.
 from __future__ import annotations
 
 import fcntl
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -58,6 +59,7 @@ def connect(url: str) -> Engine:
     if engine.dialect.name == "sqlite":
         _prepare_sqlite(engine)
     try:
+        _make_private(_path_of(url) if engine.dialect.name == "sqlite" else None)
         with engine.connect():
             return engine
     except (DatabaseError, InterfaceError, OSError) as error:
@@ -72,6 +74,13 @@ def connect(url: str) -> Engine:
 def _path_of(url: str) -> Path | None:
     name = make_url(url).database
     return Path(name) if name and name != ":memory:" else None
+
+
+def _make_private(path: Path | None) -> None:
+    # The processes that talk to sites are other users of the same machine.
+    if path is not None and not path.exists():
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def _prepare_sqlite(engine: Engine) -> None:

@@ -19,7 +19,10 @@ from fedcac.errors import UsageError
 from fedcac.exchange import Courier
 from fedcac.signing import PublicKey, SigningKey
 
-__all__ = ["CoordinatorFolder", "opened"]
+__all__ = ["URL_VARIABLE", "CoordinatorFolder", "opened"]
+
+URL_VARIABLE = "FEDCAC_DATABASE_URL"
+"""A URL here goes before the one in the folder."""
 
 
 class CoordinatorFolder:
@@ -43,7 +46,9 @@ class CoordinatorFolder:
 
     @property
     def database_url(self) -> str:
-        """SQLAlchemy URL of the coordinator's database."""
+        """SQLAlchemy URL of the coordinator's database; containers have it from a secret."""
+        if given := os.environ.get(URL_VARIABLE):
+            return given
         try:
             return self.database_path.read_text(encoding="utf-8").strip()
         except FileNotFoundError:

@@ -6,6 +6,7 @@ site, this round and what it answers. Only what passes is stored.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import TypeVar
@@ -39,9 +40,15 @@ TO_NOBODY = "*nobody"
 
 M = TypeVar("M", bound=Message)
 
+_KEPT_BYTES = 64 * 2**20
+
 
 class Intake:
-    """Collects and verifies the parcels of enrolled sites."""
+    """Collects and verifies the parcels of enrolled sites.
+
+    A parcel that held is stored and does not change: the newest stay in memory as messages, so
+    that a round of many sites or exchanges is not read and verified anew at every look.
+    """
 
     def __init__(
         self, store: CoordinatorStore, courier: Courier, clock: Callable[[], datetime]
@@ -50,6 +57,9 @@ class Intake:
         self._courier = courier
         self._keys = SiteKeys(store)
         self._clock = clock
+        # By round, site and name: the message and the bytes of its parcel, the oldest first.
+        self._opened: OrderedDict[tuple[str, str, str], tuple[Message, int]] = OrderedDict()
+        self._n_kept = 0
 
     def acceptance(
         self, offer: Offer, offer_digests: Collection[str], site: str, *, collect: bool = True
@@ -75,12 +85,17 @@ class Intake:
             return Event(self._clock(), site, what, offer.round_id, site, detail)
 
         name = parcel_name(offer.round_id, "acceptance")
+        if (kept := self._kept(offer.round_id, site, name, Acceptance)) is not None:
+            return kept
         return self._received(offer.round_id, site, name, opened, event, collect=collect)
 
     def reply(
         self, offer: Offer, exchange: int, site: str, *, collect: bool = False
     ) -> Reply | None:
         """Return a site's reply to an exchange that was asked, or None while none holds."""
+        name = parcel_name(offer.round_id, "reply", exchange)
+        if (kept := self._kept(offer.round_id, site, name, Reply)) is not None:
+            return kept
         request_name = parcel_name(offer.round_id, "request", exchange)
         request = self._store.parcel(offer.round_id, Direction.SENT, request_name, TO_PARTICIPANTS)
         if request is None:
@@ -100,8 +115,16 @@ class Intake:
             }
             return Event(self._clock(), site, EventKind.REPLIED, offer.round_id, site, detail)
 
-        name = parcel_name(offer.round_id, "reply", exchange)
         return self._received(offer.round_id, site, name, opened, event, collect=collect)
+
+    def n_bytes(self, round_id: str, site: str, names: Collection[str]) -> int:
+        """Return how many bytes these parcels of a site have together; those that came."""
+        kept = {name: self._opened.get((round_id, site, name)) for name in names}
+        sizes = [one[1] for one in kept.values() if one is not None]
+        for name in (name for name, one in kept.items() if one is None):
+            payload = self._store.parcel(round_id, Direction.RECEIVED, name, site)
+            sizes.append(0 if payload is None else len(payload))
+        return sum(sizes)
 
     def note(
         self, offer: Offer, step: str, exchange: int, site: str, *, collect: bool
@@ -129,7 +152,9 @@ class Intake:
     ) -> M | None:
         stored = self._store.parcel(round_id, Direction.RECEIVED, name, site)
         if stored is not None:
-            return opened(stored, self._keys.stored(site))
+            message = opened(stored, self._keys.stored(site))
+            self._keep((round_id, site, name), message, len(stored))
+            return message
         arrived = self._courier.collect(SiteName(site), name) if collect else None
         if arrived is None:
             return None
@@ -149,7 +174,20 @@ class Intake:
                 at=self._clock(),
                 events=() if event is None else (event(message),),
             )
+            self._keep((round_id, site, name), message, len(arrived))
         return message
+
+    def _kept(self, round_id: str, site: str, name: str, kind: type[M]) -> M | None:
+        found = self._opened.get((round_id, site, name))
+        return found[0] if found is not None and isinstance(found[0], kind) else None
+
+    def _keep(self, key: tuple[str, str, str], message: Message | None, n_bytes: int) -> None:
+        if message is None or key in self._opened:
+            return
+        self._opened[key] = message, n_bytes
+        self._n_kept += n_bytes
+        while self._n_kept > _KEPT_BYTES and len(self._opened) > 1:
+            self._n_kept -= self._opened.popitem(last=False)[1][1]
 
 
 def typed_answer(answer: Answer) -> Aggregate | RefusalCode:

@@ -293,15 +293,12 @@ class RoundReader:
         replies = tuple(reply for reply in found if reply is not None)
         names = [parcel_name(offer.round_id, "acceptance")]
         names += [parcel_name(offer.round_id, "reply", number) for number in numbers]
-        payloads = [
-            self._store.parcel(offer.round_id, Direction.RECEIVED, name, site) for name in names
-        ]
         return SiteView(
             name=site,
             is_accepting=None if acceptance is None else acceptance.refusal is None,
             refusal=acceptance.refusal if acceptance else None,
             replies=replies,
-            n_bytes=sum(len(payload) for payload in payloads if payload is not None),
+            n_bytes=self._intake.n_bytes(offer.round_id, site, names),
             told=tuple(told),
             standing=self._standing(record, offer, site, acceptance, replies, waiting),
             last_contact=contact,

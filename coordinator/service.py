@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from coordinator.folder import CoordinatorFolder
+from coordinator.pacing import Pace
 from coordinator.records import ENDED, OPEN
 from coordinator.rounds import Rounds
 from coordinator.store import CoordinatorStore
@@ -38,6 +40,8 @@ class EngineService:
         self._say = say
         self._told: dict[str, str] = {}
         self._over: set[str] = set()
+        self._heard: dict[str, object] = {}
+        self._is_moved = False
 
     def step(self, is_stopping: Callable[[], bool] = lambda: False) -> int:
         """Move every round on that has something to do; return how many are open.
@@ -56,8 +60,14 @@ class EngineService:
         return n_open
 
     def run(self, interval_s: float, stop: threading.Event) -> None:
-        """Look every `interval_s` seconds until `stop` is set; a step under way is finished."""
+        """Look at least every `interval_s` seconds until `stop` is set; a step is finished.
+
+        Sooner where something moved a moment ago (`coordinator.pacing`).
+        """
+        pace = Pace(interval_s)
         while not stop.is_set():
+            begun = time.monotonic()
+            self._is_moved = False
             try:
                 self.step(stop.is_set)
             except Exception as error:
@@ -65,7 +75,7 @@ class EngineService:
                 self._tell("", f"The database does not answer ({type(error).__name__}); again.")
             else:
                 self._told.pop("", None)
-            stop.wait(interval_s)
+            stop.wait(pace.pause(time.monotonic() - begun, is_moved=self._is_moved))
 
     def _step_round(self, round_id: str) -> None:
         try:
@@ -77,6 +87,9 @@ class EngineService:
             # A disk that is full, or a fault of ours: the other rounds go on.
             self._tell(round_id, f"{round_id}: cannot go on, {type(error).__name__}; tried again")
             return
+        heard = (status.phase, status.open_exchange, *(site.last_contact for site in status.sites))
+        self._is_moved |= self._heard.get(round_id) != heard
+        self._heard[round_id] = heard
         if status.is_finished and status.state in {state.value for state in ENDED}:
             # Its sites were told by this step; there is nothing to come.
             self._over.add(round_id)

@@ -25,14 +25,14 @@ class SiteKeys:
 
     def arriving(self, site: str) -> TrustedKeys:
         """Return the key that a parcel must be signed with to be taken in; none if revoked."""
-        member = self._store.members().get(site)
+        member = self._store.members(site).get(site)
         former = () if self._register is None else self._register.former_keys(site)
         return {} if member is None or member.key in former else trusted([member.key])
 
     def stored(self, site: str) -> TrustedKeys:
         """Return the keys that a stored parcel may be signed with: it was verified on arrival."""
         former = () if self._register is None else self._register.former_keys(site)
-        return trusted([*former, self._store.sites()[site].key])
+        return trusted([*former, self._store.sites(site)[site].key])
 
     def at(self, moment: datetime) -> dict[str, PublicKey]:
         """Return every site's key as it was at a moment."""

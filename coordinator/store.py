@@ -90,19 +90,22 @@ class CoordinatorStore:
                 cure="Choose another name.",
             ) from error
 
-    def sites(self) -> dict[str, EnrolledSite]:
-        """Return every enrolled site by name."""
+    def sites(self, *names: str) -> dict[str, EnrolledSite]:
+        """Return the enrolled sites of these names, or without any every one."""
+        statement = select(SITES).order_by(SITES.c.name)
+        if names:
+            statement = statement.where(SITES.c.name.in_(names))
         with self._engine.connect() as connection:
-            rows = connection.execute(select(SITES).order_by(SITES.c.name)).all()
+            rows = connection.execute(statement).all()
         return {
             row.name: EnrolledSite(row.name, PublicKey.from_text(row.public_key), row.spool)
             for row in rows
         }
 
-    def members(self) -> dict[str, EnrolledSite]:
-        """Return the enrolled sites whose keys are not revoked."""
+    def members(self, *names: str) -> dict[str, EnrolledSite]:
+        """Return, of the same sites, those whose keys are not revoked."""
         revoked = frozenset() if self.register is None else self.register.revoked()
-        return {name: site for name, site in self.sites().items() if name not in revoked}
+        return {name: site for name, site in self.sites(*names).items() if name not in revoked}
 
     def replace_key(self, name: str, key: PublicKey) -> None:
         """Put another key in the place of a site's; the register remembers the former one."""

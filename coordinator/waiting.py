@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from coordinator.pacing import Pace
 from coordinator.rounds import Rounds
 from coordinator.status import RoundStatus
 from coordinator.status_words import site_words, time_left
@@ -29,13 +30,19 @@ def wait_for(rounds: Rounds, round_id: str, timeout_s: float, interval_s: float)
         If there is no such round (`unknown_round`).
     """
     end = time.monotonic() + timeout_s
+    pace, before = Pace(interval_s), None
     with _shown() as show:
         while True:
+            begun = time.monotonic()
             status = rounds.step(round_id)
+            look_s = time.monotonic() - begun
             show(status)
             if status.is_finished or time.monotonic() >= end:
                 return status
-            time.sleep(max(0.0, min(interval_s, end - time.monotonic())))
+            heard = status.phase, status.open_exchange, [s.last_contact for s in status.sites]
+            pause = pace.pause(look_s, is_moved=heard != before)
+            before = heard
+            time.sleep(max(0.0, min(pause, end - time.monotonic())))
 
 
 @contextmanager

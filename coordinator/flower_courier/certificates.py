@@ -114,6 +114,8 @@ def replace_file(path: Path, payload: bytes, mode: int = 0o644) -> None:
         temporary.unlink(missing_ok=True)
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with os.fdopen(descriptor, "wb") as stream:
+            # What a process of another user reads is readable whatever this user's umask is.
+            os.fchmod(descriptor, mode)
             if path.exists():
                 present = path.stat()
                 os.fchown(descriptor, present.st_uid, present.st_gid)

@@ -25,7 +25,9 @@ from fedcac.exchange.couriering import (
 
 __all__ = ["Answered", "Dispatcher", "Link"]
 
-_WAIT_S = 2.0
+# An order waits at the site for what was asked: long where an answer may come within seconds.
+_FIRST_WAIT_S, _WAIT_S = 5.0, 2.0
+_SETTLE_S = 0.15
 _UNASKED_BYTES = 2**20
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 30.0
@@ -112,7 +114,10 @@ class Dispatcher:
             if not deliver and not asked:
                 continue
             if work != site.work:
-                site.work, site.due, site.pause = work, 0.0, _FIRST_PAUSE_S
+                # The engine may still be writing: what it asks for is to go with what it sends,
+                # since a SuperNode that has nothing to do looks again after seconds only.
+                site.work, site.pause = work, _FIRST_PAUSE_S
+                site.due = self._clock() + _SETTLE_S
             if self._clock() < site.due:
                 continue
             online = self._link.online() if online is None else online
@@ -122,7 +127,7 @@ class Dispatcher:
                     serial=self._journal.next_serial(),
                     deliver=deliver,
                     collect=asked,
-                    wait_s=_WAIT_S,
+                    wait_s=_FIRST_WAIT_S if site.pause == _FIRST_PAUSE_S else _WAIT_S,
                 )
                 self._send(site, online[name], order)
                 is_moved = True

@@ -64,6 +64,11 @@ class CourierFolder:
         return self.root / "journal"
 
     @property
+    def link_path(self) -> Path:
+        """The SuperLink's own folder: its database and Flower's files; nobody else writes there."""
+        return self.root / "link"
+
+    @property
     def _ports_path(self) -> Path:
         return self.root / "courier.json"
 
@@ -91,7 +96,7 @@ class CourierFolder:
         key.save(self.key_path)
         self.secret_path.touch(mode=0o600)
         self.secret_path.write_bytes(secrets.token_bytes(32))
-        self._ports_path.write_text(ports.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        replace_file(self._ports_path, (ports.model_dump_json(indent=2) + "\n").encode("utf-8"))
         return key.public
 
     def ports(self) -> CourierPorts:

@@ -6,7 +6,9 @@ die at any time. SQLite with a write-ahead log, and chunks in files under their 
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import stat
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
@@ -42,12 +44,15 @@ class CourierJournal:
         root.mkdir(parents=True, exist_ok=True)
         self._path = root / "journal.sqlite"
         self.chunks = ChunkStore(root / "chunks", _NO_LIMIT)
+        # Engine and courier are two users of one group, whatever their umask; SQLite gives its log
+        # the mode that the database has by then.
+        with suppress(PermissionError):
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o660))
+        _share(self._path, 0o060)
+        _share(root / "chunks", 0o070)
         with self._connected() as connection:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.executescript(_SCHEMA)
-        # Engine and courier are two users of one group.
-        with suppress(PermissionError):
-            self._path.chmod(0o660)
 
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:
@@ -229,3 +234,9 @@ class CourierJournal:
             connection.execute("UPDATE serial SET last = max(last + 1, ?)", (time.time_ns(),))
             (serial,) = connection.execute("SELECT last FROM serial").fetchone()
         return int(serial)
+
+
+def _share(path: Path, bits: int) -> None:
+    # Only the owner can, and has.
+    with suppress(PermissionError):
+        path.chmod(stat.S_IMODE(path.stat().st_mode) | bits)

@@ -29,7 +29,7 @@ def superlink_command(folder: CourierFolder) -> list[str]:
         str(root / "server.key"),
         "--enable-supernode-auth",
         "--database",
-        str(root / "superlink.sqlite"),
+        str(folder.link_path.resolve() / "superlink.sqlite"),
         "--isolation",
         "process",
         "--superexec-auth-secret-file",
@@ -41,11 +41,11 @@ def superlink_command(folder: CourierFolder) -> list[str]:
 def superlink_environment(
     folder: CourierFolder, environment: Mapping[str, str] = os.environ
 ) -> dict[str, str]:
-    """Return the environment: no telemetry, no update check, Flower's files in our folder."""
+    """Return the environment: no telemetry, no update check, Flower's files in its own folder."""
     return {
         **environment,
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_HOME": str((folder.root / "flwr").resolve()),
+        "FLWR_HOME": str((folder.link_path / "flwr").resolve()),
         "NO_PROXY": "127.0.0.1,localhost",
     }

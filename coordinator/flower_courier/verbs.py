@@ -20,7 +20,7 @@ from fedcac.signing import PublicKey
 
 __all__ = ["add_courier_verbs", "carry"]
 
-_TURN_S = 0.3
+_TURN_S = 0.2
 _RECONNECT_S = 3.0
 
 
@@ -46,6 +46,7 @@ def _enrol(arguments: argparse.Namespace) -> Outcome:
 def _superlink(arguments: argparse.Namespace) -> Outcome:
     folder = _folder(arguments)
     command = superlink_command(folder)
+    folder.link_path.mkdir(mode=0o700, exist_ok=True)
     # Replaces this process, so that whoever watches over it watches over the SuperLink.
     os.execve(command[0], command, superlink_environment(folder))  # noqa: S606
 

@@ -32,6 +32,8 @@ LONGEST_PAUSE_S = 300.0
 
 _MB = 2**20
 _NOTE_EVERY_S = 2.0
+# A parcel is noticed so soon; everything else that may change is looked at every interval.
+_INBOX_LOOK_S = 0.25
 _PULSE_LIMIT_S = 1800.0
 
 _ExamKey = tuple[str, str, str]
@@ -189,10 +191,21 @@ class AgentService:
             self._note(state, max(0.0, left))
             if left <= 0:
                 return
-            self._stopper.wait(min(left, self._interval_s))
+            self._watch_inbox(min(left, self._interval_s))
             if self._surroundings() != before:
                 self._n_faults = 0
                 return
+
+    def _watch_inbox(self, seconds: float) -> None:
+        """Wait, but no longer than until a parcel comes."""
+        inbox = self._folder.spool_path / "inbox"
+        before = _stamp(inbox)
+        end = time.monotonic() + seconds
+        while not self._stopper.is_stopping and _stamp(inbox) == before:
+            left = end - time.monotonic()
+            if left <= 0:
+                return
+            self._stopper.wait(min(left, _INBOX_LOOK_S))
 
     def _surroundings(self) -> tuple[object, ...]:
         """Return what a person or a courier changes: parcels, settings, tables, decisions."""

@@ -20,10 +20,10 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from coordinator.__main__ import main as coordinator_main
 from coordinator.flower_courier.folder import CourierFolder
@@ -32,14 +32,18 @@ from coordinator.reporting import write_round_report
 from coordinator.views import LaunchPlan, RoundView
 from fedcac.disclosure import FileLedger, load_policy
 from fedcac.exchange import Spool
+from fedcac.protocol import Protocol
 from fedcac.protocol.catalogue import load_protocol_or_shipped
-from fedcac.signing import SigningKey
+from fedcac.signing import PublicKey, SigningKey
 from site_agent.agent import SiteAgent
 from site_agent.answering import Answerer
 from site_agent.flower_courier.pack import pack_courier
 from site_agent.identity import SiteIdentity
 from site_agent.store import SiteStore
 from site_agent.table_source import TableSource
+
+if TYPE_CHECKING:
+    from flower.namespaces import Network
 
 __all__ = ["HOST", "Deployment", "free_port", "secret_of"]
 
@@ -60,19 +64,27 @@ def secret_of(name: str) -> bytes:
 class Site:
     """One site: its agent in this process, its courier's folder, its node key."""
 
-    def __init__(self, root: Path, name: str, table: Path, lead: Path, policy: str) -> None:
-        from fedcac.signing import PublicKey
-
+    def __init__(
+        self,
+        root: Path,
+        name: str,
+        table: Path,
+        lead: Path,
+        policy: str,
+        peers: dict[str, PublicKey],
+    ) -> None:
         self.name = name
         self.root = root
         self.key = SigningKey.generate()
         self.spool = root / "spool"
         self.courier = root / "courier"
+        # Every site knows every other one's key, as a notice would tell it.
+        peers[name] = self.key.public
         root.mkdir(parents=True)
         (root / "site.pub").write_text(self.key.public.to_text(), encoding="ascii")
         self.ledger = root / "ledger.jsonl"
         self.agent = SiteAgent(
-            identity=SiteIdentity(name, self.key, PublicKey.from_text(lead.read_text())),
+            identity=SiteIdentity(name, self.key, PublicKey.from_text(lead.read_text()), peers),
             spool=Spool.at(self.spool),
             store=SiteStore(root / "state.sqlite"),
             source=TableSource(table),
@@ -84,22 +96,33 @@ class Site:
 class Deployment:
     """Folders and processes of a coordinator and its sites."""
 
-    def __init__(self, root: Path, tables: Mapping[str, Path], policy: str = "open") -> None:
+    def __init__(
+        self,
+        root: Path,
+        tables: Mapping[str, Path],
+        policy: str = "open",
+        network: Network | None = None,
+    ) -> None:
         self.root = root
+        self.network = network
         root.mkdir(parents=True, exist_ok=True)
         self.home = root / "coordinator"
-        self.public_port, self.superlink_port = free_port(), free_port()
+        self.public_port = network.public_port if network else free_port()
+        self.superlink_port = free_port()
+        self.address = network.addresses[network.coordinator] if network else "127.0.0.1"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.packed = root / "fedcac-courier.pyz"
         pack_courier(self.packed)
         self.lead_verb(
-            *("init", "--host", "127.0.0.1", "--host", HOST, "--listen", "127.0.0.1"),
+            *("init", "--host", self.address, "--host", HOST, "--listen", self.address),
             *("--public-port", str(self.public_port)),
             *("--superlink-port", str(self.superlink_port)),
         )
         self.folder = CourierFolder(self.home / "courier")
+        peers: dict[str, PublicKey] = {}
+        lead = self.home / "keys" / "lead.pub"
         self.sites = {
-            name: Site(root / "sites" / name, name, table, self.home / "keys" / "lead.pub", policy)
+            name: Site(root / "sites" / name, name, table, lead, policy, peers)
             for name, table in tables.items()
         }
         for site in self.sites.values():
@@ -112,7 +135,7 @@ class Deployment:
             [
                 *(sys.executable, str(self.packed), "--home", str(site.courier)),
                 *("init", site.name, "--spool", str(site.spool)),
-                *("--superlink", f"127.0.0.1:{self.public_port}"),
+                *("--superlink", f"{self.address}:{self.public_port}"),
                 *("--ca", str(self.folder.root / "ca.crt")),
                 *("--coordinator-key", str(self.folder.root / "courier.key.pub")),
                 *("--port", str(free_port())),
@@ -138,10 +161,15 @@ class Deployment:
 
     def command(self, name: str) -> list[str]:
         kind, _, site = name.partition(":")
+        words = [sys.executable, "-m", "coordinator", "--home", str(self.home), "courier", kind]
         if site:
             home = str(self.sites[site].courier)
-            return [sys.executable, str(self.packed), "--home", home, kind]
-        return [sys.executable, "-m", "coordinator", "--home", str(self.home), "courier", kind]
+            words = [sys.executable, str(self.packed), "--home", home, kind]
+        elif kind == "engine":
+            words[-2:] = ["engine", "run", "--interval", "0.5"]
+        if self.network:
+            return self.network.command(site or self.network.coordinator, words)
+        return words
 
     def start(self, name: str) -> None:
         log = self.root / f"{name.replace(':', '-')}.log"
@@ -206,7 +234,12 @@ class Deployment:
         return ssl.create_default_context(cafile=str(self.folder.root / "ca.crt"))
 
     def is_healthy(self) -> bool:
-        url = f"https://127.0.0.1:{self.public_port}/health"
+        if self.network:
+            return bool(self.network.call(self.network.coordinator, self._is_healthy))
+        return self._is_healthy()
+
+    def _is_healthy(self) -> bool:
+        url = f"https://{self.address}:{self.public_port}/health"
         try:
             with urllib.request.urlopen(url, timeout=5, context=self.tls()) as response:
                 return bool(response.status == 200)
@@ -215,26 +248,39 @@ class Deployment:
 
     # a round
 
-    def launch(self, protocol: str, package: Mapping[str, bytes] | None = None) -> str:
+    def launch(
+        self,
+        protocol: str | Protocol,
+        package: Mapping[str, bytes] | None = None,
+        sites: Sequence[str] = (),
+        quorum: int | None = None,
+    ) -> str:
         engine = self.coordinator.engine(self.store)
         plan = LaunchPlan(
-            sites=tuple(self.sites),
-            minimum_sites=len(self.sites),
+            sites=tuple(sites or self.sites),
+            minimum_sites=quorum or len(sites or self.sites),
             deadline=datetime.now(UTC) + timedelta(days=30),
             package_digest=None,
             package_files=package or {},
+            quorum=quorum,
         )
-        round_id = engine.launch(load_protocol_or_shipped(protocol), plan)
+        if isinstance(protocol, str):
+            protocol = load_protocol_or_shipped(protocol)
+        round_id = engine.launch(protocol, plan)
         engine.step(round_id)
         return round_id
 
     def step(self, round_id: str) -> RoundView:
         """Let every agent and the engine do what they can do now."""
-        for site in self.sites.values():
-            site.agent.step()
-            if site.agent.problems:
-                raise next(iter(site.agent.problems.values()))
+        for site in self.sites:
+            self.step_agent(site)
         return self.coordinator.engine(self.store).step(round_id)
+
+    def step_agent(self, site: str) -> None:
+        agent = self.sites[site].agent
+        agent.step()
+        if agent.problems:
+            raise next(iter(agent.problems.values()))
 
     def finish(self, round_id: str, limit_s: float = 150.0) -> RoundView:
         views = []

@@ -95,7 +95,9 @@ def join(deployment: Deployment, proxy: ConnectProxy, root: Path) -> Hospital:
 
 
 def statuses(deployment: Deployment) -> list[str]:
-    with sqlite3.connect(deployment.folder.root / "superlink.sqlite", timeout=10) as connection:
+    with sqlite3.connect(
+        deployment.folder.link_path / "superlink.sqlite", timeout=10
+    ) as connection:
         rows = connection.execute("SELECT status FROM node ORDER BY registered_at").fetchall()
     return [status for (status,) in rows]
 

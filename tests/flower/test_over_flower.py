@@ -121,7 +121,7 @@ def attack(root: Path, verb: str, **arguments: Any) -> Any:
 
 
 def node_of(deployment: Deployment, site: str) -> int:
-    database = deployment.folder.root / "superlink.sqlite"
+    database = deployment.folder.link_path / "superlink.sqlite"
     with sqlite3.connect(database, timeout=10) as connection:
         (number,) = connection.execute(
             "SELECT node_id FROM node WHERE name = ?", (site,)
@@ -244,7 +244,7 @@ def test_a_false_site_is_not_believed_and_kill_9_anywhere_only_costs_time(
     forged = attack(
         tmp_path,
         "impostor",
-        database=str(deployment.folder.root / "superlink.sqlite"),
+        database=str(deployment.folder.link_path / "superlink.sqlite"),
         journal=str(deployment.folder.journal_path / "journal.sqlite"),
         superlink=f"127.0.0.1:{deployment.public_port}",
         ca=str(deployment.folder.root / "ca.crt"),

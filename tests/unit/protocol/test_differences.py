@@ -16,7 +16,8 @@ from fedcac.protocol.catalogue import load_shipped, shipped_protocols
 from fedcac.protocol.differences import protocol_differences
 from fedcac.protocol.loading import load_protocol
 
-BASE = load_shipped("demo-nongated")
+# The first version of a protocol: it amends nothing.
+BASE = load_shipped("demo-nongated").model_copy(update={"version": 1, "amends": ()})
 
 
 def changed(**changes: object) -> Protocol:
