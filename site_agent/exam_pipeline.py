@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 import numpy as np
 
 from fedcac.imaging import Volume, load_volume
-from fedcac.models.manifest import VESSEL_UNKNOWN
 from fedcac.models.streams import Arrival, Failure, ReadAhead, StreamLimits
 from fedcac.models.transport import Reading
 from fedcac.scoring import CalciumScore, ScoringProfile, score_volume
@@ -76,7 +75,6 @@ class ScoredMask:
     """The platform's score of a mask, and the model's own beside it."""
 
     score: CalciumScore
-    vessels: Mapping[Vessel, float]
     native_score: float | None
     native_category: int | None
 
@@ -97,20 +95,12 @@ def score_mask(
     profile: ScoringProfile,
     second_stage: _SecondStage | None = None,
 ) -> ScoredMask:
-    """Score a mask by the platform's scorer; the model's own score stands beside it.
-
-    Calcium whose vessel is not told counts in the total; if there is any, no vessel has a score,
-    because a share of it could belong to each.
-    """
-    is_vessel_known = int(vessel_map.max(initial=0)) < VESSEL_UNKNOWN
-    # Lesions do not depend on the vessel, so one label for all of them leaves the total as it is.
-    map_to_score = vessel_map if is_vessel_known else (vessel_map > 0).astype(np.uint8)
+    """Score a mask by the platform's scorer; the model's own score stands beside it."""
     spacing_mm = volume.spacing_mm
-    score = score_volume(volume.hu, map_to_score, spacing_mm, profile, kvp=volume.kvp)
+    score = score_volume(volume.hu, vessel_map, spacing_mm, profile, kvp=volume.kvp)
     given = (volume.hu, vessel_map, spacing_mm)
     return ScoredMask(
         score=score,
-        vessels=score.vessels if is_vessel_known else {},
         native_score=second_stage.native_score(*given) if second_stage else None,
         native_category=second_stage.category(*given) if second_stage else None,
     )
@@ -311,7 +301,7 @@ def package_pipeline(
         scored = score_mask(volume, prediction.vessel_map, profile, second_stage)
         return ExamScore(
             scored.score.total,
-            scored.vessels,
+            scored.score.vessels,
             scored.native_score,
             category_name(scored.native_category),
         )

@@ -172,7 +172,7 @@ class ArtefactWriter:
             vessel_map,
             reviewed_score(
                 scored.score,
-                scored.vessels,
+                scored.score.vessels,
                 self.profile.name,
                 native_score=native_score,
                 categories=self.categories,

@@ -118,7 +118,7 @@ def _score_volume(arguments: argparse.Namespace, package: ModelPackage) -> Outco
     score = scored.score
     content = {
         "agatston": score.total,
-        "vessels": {vessel.value: value for vessel, value in scored.vessels.items()},
+        "vessels": {vessel.value: value for vessel, value in score.vessels.items()},
         "native_score": scored.native_score,
         "native_category": scored.native_category,
         "volume_mm3": score.volume_mm3,
@@ -135,7 +135,7 @@ def _score_volume(arguments: argparse.Namespace, package: ModelPackage) -> Outco
         paths = _write_artefacts(arguments, package, series, volume, prediction, scored)
         content["artefacts"] = [str(path) for path in paths]
         written = f"\nFor review, with the patient's identifiers: {arguments.artefacts}"
-    vessels = ", ".join(f"{vessel.value.upper()} {v:.1f}" for vessel, v in scored.vessels.items())
+    vessels = ", ".join(f"{vessel.value.upper()} {v:.1f}" for vessel, v in score.vessels.items())
     text = (
         f"Agatston score {score.total:.1f} ({vessels or 'vessels not told by this model'})\n"
         f"{_native_line(scored.native_score, scored.native_category)}"
@@ -174,7 +174,7 @@ def _write_artefacts(
         volume,
         prediction.vessel_map,
         reviewed_score(
-            scored.score, scored.vessels, arguments.profile, native_score=scored.native_score
+            scored.score, scored.score.vessels, arguments.profile, native_score=scored.native_score
         ),
         model_identity(package),
         pseudonym=arguments.pseudonym,

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedcac.models.family import VESSEL_UNKNOWN, Family
+from fedcac.models.family import Family
+from fedcac.vocabulary import VESSEL_UNKNOWN
 
 __all__ = ["THRESHOLD_HU", "VolumeBlocks", "label_voxels"]
 

@@ -14,10 +14,10 @@ from typing import Literal
 import torch
 from torch import nn
 
-from fedcac.models.manifest import VESSEL_UNKNOWN, WEIGHTS_FILE, InputSpec
+from fedcac.models.manifest import WEIGHTS_FILE, InputSpec
 from fedcac.models.radiograph_input import RadiographInput
 
-__all__ = ["VESSEL_UNKNOWN", "Family", "InputKind", "Outputs", "scaled"]
+__all__ = ["Family", "InputKind", "Outputs", "scaled"]
 
 Outputs = Mapping[str, torch.Tensor]
 """Probabilities by name, float32, on the network's device."""

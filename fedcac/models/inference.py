@@ -27,7 +27,7 @@ class Prediction:
     """The model's mask of one exam.
 
     `vessel_map` is uint8 of the volume's shape: 0 none, 1 to 4 LM, LAD, LCX, RCA, and 5
-    (`fedcac.models.family.VESSEL_UNKNOWN`) coronary calcium of a family that tells no vessel.
+    (`VESSEL_UNKNOWN`) coronary calcium of a family that tells no vessel.
     """
 
     vessel_map: NDArray[np.uint8]

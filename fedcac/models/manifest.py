@@ -14,7 +14,6 @@ __all__ = [
     "ONNX_FILE",
     "PAYLOAD_TYPE",
     "SECOND_STAGE_FILE",
-    "VESSEL_UNKNOWN",
     "WEIGHTS_FILE",
     "FileName",
     "ModelCard",
@@ -33,9 +32,6 @@ SECOND_STAGE_FILE: Final = "second_stage.json"
 
 FileName = Literal["weights.safetensors", "golden.safetensors", "model.onnx", "second_stage.json"]
 """Every file a package may hold beside its manifest."""
-
-VESSEL_UNKNOWN: Final = 5
-"""Label of coronary calcium whose vessel the family does not tell, after 1 to 4 (LM to RCA)."""
 
 Precision = Literal["float32", "reduced"]
 """`reduced` allows bfloat16 or float16 arithmetic where the golden case still agrees."""

@@ -21,12 +21,19 @@ from fedcac.protocol.analyses import (
     ReclassificationSpec,
     SurvivalCalibrationSpec,
 )
-from fedcac.vocabulary import ReclassificationType, ScoreRole, Vessel
+from fedcac.vocabulary import Modality, ReclassificationType, ScoreRole, Vessel
 
 if TYPE_CHECKING:
     from fedcac.protocol.schema import Protocol, Subgroup
 
-__all__ = ["check_analyses", "check_columns", "check_pooling", "inconsistent", "repeated"]
+__all__ = [
+    "check_acquisition",
+    "check_analyses",
+    "check_columns",
+    "check_pooling",
+    "inconsistent",
+    "repeated",
+]
 
 _SCORE_COLUMNS = frozenset(
     f"{side}_{what}"
@@ -35,6 +42,12 @@ _SCORE_COLUMNS = frozenset(
 )
 _RESERVED = frozenset([*(role.value for role in ScoreRole), "all", "none"])
 """Words that `by` and `risk_category` give a meaning of their own."""
+
+_ACQUISITIONS = {
+    Modality.GATED_CT: "gated",
+    Modality.NON_GATED_CT: "non_gated",
+    Modality.CTAC: "attenuation_correction",
+}
 
 At = tuple[str | int, ...]
 
@@ -47,6 +60,17 @@ def inconsistent(message: str, *at: str | int) -> PydanticCustomError:
 def repeated(names: Iterable[str]) -> str:
     """Return the names that occur more than once, for a message; '' if none does."""
     return ", ".join(sorted(name for name, count in Counter(names).items() if count > 1))
+
+
+def check_acquisition(protocol: Protocol) -> None:
+    """Check that the series asked for can be of the modality: no exam would be left otherwise."""
+    asked = protocol.image_criteria.acquisition
+    if asked not in ("any", _ACQUISITIONS.get(protocol.modality)):
+        raise inconsistent(
+            f"a series acquired as '{asked}' is none of modality '{protocol.modality.value}'",
+            "image_criteria",
+            "acquisition",
+        )
 
 
 def check_columns(protocol: Protocol) -> None:

@@ -19,6 +19,7 @@ from fedcac.canonical import Digest, digest_of
 from fedcac.protocol.analyses import AnalysisSpec, Identifier
 from fedcac.protocol.categories import CategoryScheme
 from fedcac.protocol.consistency import (
+    check_acquisition,
     check_analyses,
     check_columns,
     check_pooling,
@@ -247,6 +248,7 @@ class Protocol(_Part):
 
     @model_validator(mode="after")
     def _check_references(self) -> Self:
+        check_acquisition(self)
         check_columns(self)
         check_analyses(self)
         check_pooling(self)

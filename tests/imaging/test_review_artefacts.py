@@ -31,14 +31,13 @@ from fedcac.imaging.review_artefacts import (
     ReviewedScore,
     write_review_artefacts,
 )
-from fedcac.imaging.review_artefacts.content import TERRITORIES, UNSPECIFIED
+from fedcac.imaging.review_artefacts.content import TERRITORIES
 from fedcac.imaging.review_artefacts.sr import RISK_CATEGORY
-from fedcac.models.manifest import VESSEL_UNKNOWN
 from fedcac.phantom import chest_ct_folder, generate_pair
 from fedcac.phantom.dicom import ExamLabel, write_series
 from fedcac.protocol import CategoryScheme, ImageCriteria
 from fedcac.scoring import CalciumScore, profile_named, score_volume
-from fedcac.vocabulary import Vessel
+from fedcac.vocabulary import VESSEL_UNKNOWN, Vessel
 from site_agent.exam_pipeline import ExamScore
 from site_agent.review_artefacts import ArtefactPlan, ArtefactWriter, reviewed_score
 from site_agent.scoring_queue import IndexExam
@@ -81,7 +80,7 @@ class Exam:
 
     @property
     def is_untold(self) -> bool:
-        return bool((self.vessel_map == UNSPECIFIED).any())
+        return bool((self.vessel_map == VESSEL_UNKNOWN).any())
 
     def reviewed(self, **changes: Any) -> ReviewedScore:
         score = self.score(calibration=changes.pop("calibration", None))
@@ -274,7 +273,6 @@ def test_one_voxel_in_one_vessel(generated: Exam, tmp_path: Path) -> None:
 
 
 def test_calcium_of_no_told_vessel(generated: Exam, tmp_path: Path) -> None:
-    assert UNSPECIFIED == VESSEL_UNKNOWN
     told = generated.score()
     exam = with_map(generated, np.where(generated.vessel_map > 0, 5, 0).astype(np.uint8))
     exam.write(tmp_path / NAME)

@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcac.imaging.segmentation import VESSEL_CODES
-from fedcac.vocabulary import Vessel
+from fedcac.vocabulary import VESSEL_UNKNOWN, Vessel
 
 __all__ = [
     "RESEARCH_USE",
     "TERRITORIES",
-    "UNSPECIFIED",
     "ModelIdentity",
     "ReviewedLesion",
     "ReviewedScore",
@@ -26,9 +25,6 @@ __all__ = [
 
 RESEARCH_USE = "Research use. Not for clinical use."
 """Stands in every artefact."""
-
-UNSPECIFIED = 5
-"""Label of coronary calcium whose vessel the model does not tell, after 1 to 4 (LM to RCA)."""
 
 _PSEUDONYM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _CODES = {vessel: code for code, vessel in VESSEL_CODES.items()}
@@ -68,7 +64,7 @@ TERRITORIES = (
     Territory(3, Vessel.LCX, "LCX", "Left circumflex artery", _CODES[Vessel.LCX], "#F0E442"),
     Territory(4, Vessel.RCA, "RCA", "Right coronary artery", _CODES[Vessel.RCA], "#CC79A7"),
     Territory(
-        UNSPECIFIED, None, "Coronary", "Coronary artery, vessel not told", "41801008", "#FFFFFF"
+        VESSEL_UNKNOWN, None, "Coronary", "Coronary artery, vessel not told", "41801008", "#FFFFFF"
     ),
 )
 """Every label of a vessel map, in the order of the labels."""
@@ -142,13 +138,13 @@ def territories_of(vessel_map: NDArray[np.uint8], score: ReviewedScore) -> tuple
     """
     present = {int(label) for label in np.flatnonzero(np.bincount(vessel_map.ravel()))} - {0}
     if not present <= {territory.label for territory in TERRITORIES}:
-        raise ValueError(f"vessel_map may hold 0 to {UNSPECIFIED}")
+        raise ValueError(f"vessel_map may hold 0 to {VESSEL_UNKNOWN}")
     if score.vessels:
-        if UNSPECIFIED in present:
+        if VESSEL_UNKNOWN in present:
             raise ValueError("vessels have scores, and the map holds calcium of no told vessel")
         present |= {territory.label for territory in TERRITORIES if territory.vessel}
     else:
-        present.add(UNSPECIFIED)
+        present.add(VESSEL_UNKNOWN)
     return tuple(territory for territory in TERRITORIES if territory.label in present)
 
 

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from fedcac.imaging.review_artefacts.content import (
     RESEARCH_USE,
     TERRITORIES,
-    UNSPECIFIED,
     ModelIdentity,
     ReviewedLesion,
     ReviewedScore,
@@ -34,6 +33,7 @@ from fedcac.imaging.review_artefacts.drawing import (
     outlines_of,
     picture,
 )
+from fedcac.vocabulary import VESSEL_UNKNOWN
 
 if TYPE_CHECKING:
     from fedcac.imaging.volume import Volume
@@ -126,7 +126,7 @@ def render_overlay(
         model=model,
         score=score,
         rows=[_row_of(territory, score) for territory in territories],
-        is_vessel_told=territories[-1].label != UNSPECIFIED,
+        is_vessel_told=territories[-1].label != VESSEL_UNKNOWN,
         slices=slices,
         has_marks=bool(vessel_map.any()),
         n_slices=volume.hu.shape[0],

@@ -45,6 +45,7 @@ def line_of(needle: str) -> int:
         ("[female, male]", "[male, Male]", "inconsistent", "name: sex", "twice: male"),
         ("unweighted, linear", "linear, linear", "inconsistent", "weights:", "twice: linear"),
         ("- name: age", "- name: index_score", "inconsistent", "name: age", "a score already"),
+        ("acquisition: non_gated", "acquisition: gated", "inconsistent", "acquisition:", "none of"),
         ("column: event", "column: age", "inconsistent", "event_column", "a covariate already"),
         ("column: event", "column: follow_up_days", "inconsistent", "event_column", "a time alr"),
         ("schema_version: 1", "schema_version: true", "wrong_type", "schema_version", "integer"),

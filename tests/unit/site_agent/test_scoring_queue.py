@@ -182,11 +182,11 @@ def test_calcium_without_a_vessel_counts_in_the_total_alone() -> None:
     vessel_map[hu > 0] = 2
     profile = profile_named("agatston1990")
     known = score_mask(volume, vessel_map, profile)
-    assert known.vessels[Vessel.LAD] == known.score.total == 16 * 2 + 16 * 4
+    assert known.score.vessels[Vessel.LAD] == known.score.total == 16 * 2 + 16 * 4
     vessel_map[1][vessel_map[1] > 0] = 5
     partly = score_mask(volume, vessel_map, profile)
     assert partly.score.total == known.score.total
-    assert partly.vessels == {}
+    assert partly.score.vessels == {}
 
 
 class HalfOfTheTotal:
