@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 OUT ?= demo-out
 
-.PHONY: demo deploy-demo test check docs bench demo-model clean
+.PHONY: demo deploy-demo test check docs docs-site bench demo-model clean
 
 demo: $(VENV)/.site-installed ## a whole signed round of four sites, from DICOM to report
 	$(BIN)/fedcac demo --out $(OUT)
@@ -24,6 +24,9 @@ check: $(VENV)/.dev-installed ## format, lint, types, layers
 
 docs: $(VENV)/.dev-installed ## regenerate the reference pages that come from code
 	$(BIN)/python docs/generate.py
+
+docs-site: $(VENV)/.dev-installed ## the documentation as a site in build/docs/html, offline; a warning is an error
+	$(BIN)/python -m sphinx -b html -q -W --keep-going -d build/docs/trees docs build/docs/html
 
 bench: $(VENV)/.dev-installed ## rerun every benchmark; results go to benchmarks/results
 	$(BIN)/python -m benchmarks

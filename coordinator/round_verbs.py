@@ -193,7 +193,7 @@ def add_round_verbs(verbs: Any) -> None:
     )
     wait.add_argument("round_id")
     wait.add_argument("--timeout", type=float, default=3600.0, help="seconds (default 3600)")
-    wait.add_argument("--interval", type=float, default=2.0, help="seconds between looks")
+    wait.add_argument("--interval", type=float, default=2.0, help="most seconds between looks")
     add_format(wait, _wait)
     retry = round_verbs.add_parser(
         "retry", help="add late sites to a round that has ended, and pool it again"

@@ -72,7 +72,7 @@ def add_service_verbs(verbs: Any) -> None:
     engine = verbs.add_parser("engine", help="move rounds on unattended")
     engine_verbs = engine.add_subparsers(metavar="VERB", required=True)
     run = engine_verbs.add_parser("run", help="move every open round on until it is stopped")
-    run.add_argument("--interval", type=float, default=5.0, help="seconds between looks")
+    run.add_argument("--interval", type=float, default=5.0, help="most seconds between looks")
     run.add_argument("--once", action="store_true", help="do what is due now and end")
     add_format(run, _engine_run)
 

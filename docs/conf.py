@@ -11,8 +11,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from docutils.nodes import SkipNode, math, math_block  # type: ignore[import-untyped]
+from docutils.utils.math.latex2mathml import tex2mathml  # type: ignore[import-untyped]
 from myst_parser.parsers.sphinx_ import MystParser
-from pygments.lexers.special import TextLexer
+from pygments.lexers.special import TextLexer  # type: ignore[import-untyped]
 
 if TYPE_CHECKING:
     from docutils.nodes import document
@@ -31,13 +33,14 @@ exclude_patterns = ["README.md", "tutorials/files/**"]
 default_role = "code"
 
 myst_heading_anchors = 4
-myst_enable_extensions = ["colon_fence"]
+myst_enable_extensions = ["dollarmath"]
 
 autodoc_typehints = "description"
 autodoc_typehints_format = "short"
 napoleon_google_docstring = False
 napoleon_use_ivar = True
 
+html_math_renderer = "mathml"
 html_theme = "basic"
 html_title = "fedcac"
 html_static_path = ["_static"]
@@ -67,10 +70,18 @@ class NotebookParser(MystParser):
         super().parse("\n\n".join(parts) + "\n", document)
 
 
+def _math(writer: Any, node: math | math_block) -> None:
+    """Write a formula as MathML, which browsers draw by themselves: no script, no font."""
+    formula = tex2mathml(node.astext(), as_block=isinstance(node, math_block))
+    writer.body.append(formula)
+    raise SkipNode
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the notebooks' parser."""
     app.add_source_suffix(".ipynb", "notebook")
     app.add_source_parser(NotebookParser)
+    app.add_html_math_renderer("mathml", (_math, None), (_math, None))
     # A code forge draws such a block; drawing it here would take a script of another host.
     app.add_lexer("mermaid", TextLexer)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -63,7 +63,7 @@ def _files(folder: CoordinatorFolder, consortium: Consortium, site: str) -> dict
         texts["suggested-courier.toml"] = kit_texts.courier_toml(consortium, site)
         files = {
             "ca.crt": (courier.root / "ca.crt").read_bytes(),
-            "courier.key.pub": (courier.key().public.to_text() + "\n").encode("ascii"),
+            "courier.key.pub": (courier.public_key().to_text() + "\n").encode("ascii"),
             "fedcac-courier.pyz": packed_courier(),
         }
     return {**files, **{name: text.encode("utf-8") for name, text in texts.items()}}

@@ -120,6 +120,11 @@ class CourierFolder:
         """Read the key that signs orders."""
         return CourierKey.load(self.key_path)
 
+    def public_key(self) -> CourierPublicKey:
+        """Read the public half, which sites pin; the private one is the courier's alone."""
+        path = self.key_path.with_name(self.key_path.name + ".pub")
+        return CourierPublicKey.from_text(path.read_text(encoding="ascii"))
+
     def roster(self) -> dict[str, CourierPublicKey]:
         """Return the node key of each site over Flower; empty while there is no courier."""
         try:

@@ -76,7 +76,8 @@ def _enrolment(situation: Situation) -> Finding:
     if not n_offers:
         return skipped(
             "no offer to this site has arrived yet",
-            "Send keys/site.pub to the lead and read the fingerprint out to them.",
+            "Send the lead the request that `init` wrote, or without a kit keys/site.pub, and read "
+            "them its fingerprint.",
         )
     n_peers = len(known_peers(folder))
     found = f"{n_offers} offers by the pinned lead name this site; {n_peers} other sites known"

@@ -2,8 +2,12 @@
 
 In a page every block of language `console` is run: lines that begin with `$ ` are commands (a
 backslash continues one), what follows is their output. A line `...` stands for any lines, `...`
-within a line for any words; a command without output shown may print anything. `[exit code 3]` as
+within a line for any words; a command without output shown may print anything. Lines on
+standard error, such as progress, may be left out of the page. `[exit code 3]` as
 the last line is the exit code expected, else 0.
+
+A block under `<!-- file: NAME -->` is written there first, and so is every file that the page links
+to in a folder `files` beside it.
 
 What differs from run to run is shown as an example: a fingerprint, a round's id, a digest. The page
 is read with what the real run printed in that place, in later commands too. A command that runs
@@ -17,9 +21,10 @@ import io
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,11 +46,38 @@ EXAMPLES = re.compile(
     r"|sha256:[0-9a-f]{12,64}"
     r"|20[0-9]{2}-[0-9]{2}-[0-9]{2}(?: [0-9]{2}:[0-9]{2})?"
 )
+FILE = r"^<!-- file: (?P<name>[\w.-]+) -->\n```\w*\n(?P<text>.*?)^```$"
 SHELL = re.compile(r"[|<>&;*$`]")
 
 
 class PageError(AssertionError):
     """A page shows what is not so."""
+
+
+class _Stream(io.StringIO):
+    """Marks what is written with the stream it came by, in the order of both."""
+
+    def __init__(self, heard: list[Line], is_error: bool) -> None:
+        super().__init__()
+        self._heard = heard
+        self._is_error = is_error
+
+    def write(self, text: str) -> int:
+        n_written = super().write(text)
+        *whole, rest = self.getvalue().split("\n")
+        self._heard += [Line(line.rstrip(), self._is_error) for line in whole]
+        self.seek(0)
+        self.truncate()
+        super().write(rest)
+        return n_written
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line that a command printed; one on standard error need not stand in the page."""
+
+    text: str
+    is_error: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,30 +121,41 @@ def run_page(page: Path, folder: Path) -> int:
     PageError
         If a command's exit code or output is not the page's. It quotes the output.
     """
+    text = page.read_text(encoding="utf-8")
+    for name in re.findall(r"\]\(files/([^)/]+)\)", text):
+        shutil.copy(page.parent / "files" / name, folder)
+    for block in re.finditer(FILE, text, re.MULTILINE | re.DOTALL):
+        (folder / block["name"]).write_text(block["text"], encoding="utf-8")
     known: dict[str, str] = {}
     n_run = 0
     with contextlib.chdir(folder):
-        for command in commands_of(page.read_text(encoding="utf-8")):
-            code, printed = _run(_real(command.text, known))
+        for command in commands_of(text):
+            code, lines = _run(_real(command.text, known))
+            printed = "\n".join(line.text for line in lines)
             where = f"{page.name}, line {command.line}: $ {command.text}"
             if code != command.exit_code:
                 raise PageError(f"{where}\nended with {code}, not {command.exit_code}:\n{printed}")
             if command.shown:
-                _compare(command.shown, printed, known, where)
+                found = dict(known)
+                if not _matches(command.shown, [x for x in lines if x.text], found):
+                    shown = "\n".join(command.shown)
+                    raise PageError(f"{where}\nprinted:\n{printed}\nand the page shows:\n{shown}")
+                known.update(found)
             n_run += 1
     return n_run
 
 
-def _run(text: str) -> tuple[int, str]:
+def _run(text: str) -> tuple[int, list[Line]]:
     words = shlex.split(text)
     if words[0] in PROGRAMS and not SHELL.search(text):
-        output = io.StringIO()
-        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+        heard: list[Line] = []
+        output, errors = _Stream(heard, False), _Stream(heard, True)
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
             try:
                 code = PROGRAMS[words[0]](words[1:])
             except SystemExit as ended:  # argparse ends a program that is called wrongly
                 code = ended.code if isinstance(ended.code, int) else 1
-        return code, output.getvalue()
+        return code, heard
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     finished = subprocess.run(
         ["bash", "-ec", text],
@@ -122,36 +165,25 @@ def _run(text: str) -> tuple[int, str]:
         check=False,
         env={**os.environ, "PATH": path},
     )
-    return finished.returncode, finished.stdout
+    return finished.returncode, [Line(line.rstrip()) for line in finished.stdout.splitlines()]
 
 
 def _real(text: str, known: dict[str, str]) -> str:
-    # The longest first: a digest's first digits may stand for it.
-    for example in sorted(known, key=len, reverse=True):
-        text = text.replace(example, known[example])
-    return text
+    return EXAMPLES.sub(lambda example: _known(example[0], known) or example[0], text)
 
 
-def _compare(shown: tuple[str, ...], printed: str, known: dict[str, str], where: str) -> None:
-    lines = [line.rstrip() for line in printed.splitlines() if line.strip()]
-    found = dict(known)
-    if not _matches(list(shown), lines, found):
-        raise PageError(f"{where}\nprinted:\n{printed}\nand the page shows:\n" + "\n".join(shown))
-    known.update(found)
-
-
-def _matches(shown: list[str], lines: list[str], known: dict[str, str]) -> bool:
+def _matches(shown: Sequence[str], lines: Sequence[Line], known: dict[str, str]) -> bool:
     if not shown:
-        return not lines
+        return all(line.is_error for line in lines)
     if shown[0].strip() == "...":
         return any(_matches(shown[1:], lines[skip:], known) for skip in range(len(lines) + 1))
     if not lines:
         return False
     learnt = dict(known)
-    if not _line_matches(shown[0], lines[0], learnt) or not _matches(shown[1:], lines[1:], learnt):
-        return False
-    known.update(learnt)
-    return True
+    if _line_matches(shown[0], lines[0].text, learnt) and _matches(shown[1:], lines[1:], learnt):
+        known.update(learnt)
+        return True
+    return lines[0].is_error and _matches(shown, lines[1:], known)
 
 
 def _line_matches(shown: str, line: str, known: dict[str, str]) -> bool:
@@ -159,22 +191,23 @@ def _line_matches(shown: str, line: str, known: dict[str, str]) -> bool:
     pattern, names, at = "", [], 0
     for example in EXAMPLES.finditer(shown):
         pattern += _quoted(shown[at : example.start()])
-        text = _example(example[0], known)
+        text = _known(example[0], known)
         if text is None:
             names.append(example[0])
-            text = f"({_form(example[0])})"
-        pattern, at = pattern + text, example.end()
+        pattern += f"({_form(example[0])})" if text is None else re.escape(text)
+        at = example.end()
     matched = re.fullmatch(pattern + _quoted(shown[at:]), line)
     if matched:
         known.update(zip(names, matched.groups(), strict=True))
     return matched is not None
 
 
-def _example(example: str, known: dict[str, str]) -> str | None:
+def _known(example: str, known: dict[str, str]) -> str | None:
+    """Return what an example stands for; a digest's first digits may stand for it."""
     if example in known:
-        return re.escape(known[example])
+        return known[example]
     longer = [name for name in known if name.startswith(example) and name.startswith("sha256:")]
-    return re.escape(known[longer[0]][: len(example)]) if longer else None
+    return known[longer[0]][: len(example)] if longer else None
 
 
 def _form(example: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -69,11 +69,12 @@ def estimates_of(deployment: Deployment, round_id: str, out: Path) -> bytes:
     return _estimates(view, out)
 
 
-def answers_given_twice(deployment: Deployment, round_id: str) -> list[str]:
-    """Return what a site's ledger holds more than once of a round: nothing, if all is well."""
+def answers_given_twice(deployment: Deployment, round_id: str, sites: Iterable[str]) -> list[str]:
+    """Return what the sites' ledgers hold more than once of a round: nothing, if all is well."""
     found = []
-    for name, site in deployment.sites.items():
-        lines = [json.loads(line) for line in site.ledger.read_text().splitlines()]
+    for name in sites:
+        text = deployment.sites[name].ledger.read_text(encoding="utf-8")
+        lines = [json.loads(line) for line in text.splitlines()]
         keys = [
             (line["exchange"], line["analysis"], line["key"])
             for line in lines

@@ -7,6 +7,7 @@ in. Whatever happens, the estimates are those of the same tables without any net
 from __future__ import annotations
 
 import random
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from flower.small_tables import (
 )
 
 from fedcac.cli.in_memory import pooled_by
-from fedcac.protocol import Protocol
+from fedcac.protocol import Amendment, Protocol
 from fedcac.protocol.catalogue import load_protocol_or_shipped
 
 SITES = ("north", "east", "south", "west")
@@ -126,10 +127,10 @@ def test_two_rounds_at_once_do_not_wait_for_a_silent_site(
     for round_id in rounds:
         assert has(deployment, "south", "inbox", f"{round_id}.offer")
         found = estimates_of(deployment, round_id, tmp_path / round_id).splitlines()
-        silent = [line for line in found if b",south," in line]
-        assert silent
-        assert all(line.endswith(b"not_estimable") for line in silent)
-        assert [line for line in found if line not in silent] == expected
+        assert set(expected) <= set(found)
+        # What more is said of the third site, and of three, holds no estimate.
+        further = set(found) - set(expected)
+        assert {line.split(b",")[5] for line in further} == {b""}
     # It wakes up too late: what was pooled stays as it was.
     deployment.step_agent("south")
     deployment.step(rounds[1])
@@ -168,7 +169,7 @@ def test_a_line_that_is_cut_past_the_heartbeats(
         rounds=[round_id],
     )
     assert estimates_of(deployment, round_id, tmp_path) == in_memory(("north", "south"))
-    assert answers_given_twice(deployment, round_id) == []
+    assert answers_given_twice(deployment, round_id, ("north", "south")) == []
 
 
 @pytest.mark.parametrize(
@@ -213,11 +214,16 @@ def test_kill_9_at_every_state_of_a_round(
     finally:
         deployment.kill("engine")
     assert estimates_of(deployment, round_id, tmp_path) == in_memory(sites)
-    assert answers_given_twice(deployment, round_id) == []
+    assert answers_given_twice(deployment, round_id, sites) == []
 
 
-def test_a_superlink_that_lost_its_database(
-    deployment: Deployment, in_memory: Callable[..., bytes], tmp_path: Path
+@pytest.mark.parametrize(("process", "folder"), [("superlink", "link"), ("run", "journal")])
+def test_a_process_whose_folder_is_lost(
+    deployment: Deployment,
+    in_memory: Callable[..., bytes],
+    tmp_path: Path,
+    process: str,
+    folder: str,
 ) -> None:
     sites = ("north", "east")
     round_id = deployment.launch(PROTOCOL, sites=sites)
@@ -227,19 +233,25 @@ def test_a_superlink_that_lost_its_database(
         agents=sites,
         rounds=[round_id],
     )
-    deployment.kill("superlink")
-    for path in deployment.folder.link_path.glob("superlink.sqlite*"):
-        path.unlink()
-    deployment.start("superlink")
+    deployment.kill(process)
+    shutil.rmtree(deployment.folder.root / folder)
+    deployment.start(process)
     drive(deployment, lambda: is_pooled(deployment, round_id), agents=sites, rounds=[round_id])
     assert estimates_of(deployment, round_id, tmp_path) == in_memory(sites)
-    assert answers_given_twice(deployment, round_id) == []
+    assert answers_given_twice(deployment, round_id, sites) == []
+
+
+def masked(protocol: Protocol) -> Protocol:
+    """Return the next version of a protocol, whose answers are sums over the sites."""
+    reason = Amendment(version=protocol.version, reason="Added up.")
+    changes = {"version": protocol.version + 1, "amends": (*protocol.amends, reason)}
+    return pooled_by(protocol, "masked").model_copy(update=changes)
 
 
 def test_masked_sums_outlive_a_site_s_courier(
     deployment: Deployment, in_memory: Callable[..., bytes], tmp_path: Path
 ) -> None:
-    protocol = pooled_by(load_protocol_or_shipped(PROTOCOL), "masked")
+    protocol = masked(load_protocol_or_shipped(PROTOCOL))
     round_id = deployment.launch(protocol)
     # It has put its masked sum out, and dies before anybody has it.
     drive(
@@ -252,7 +264,7 @@ def test_masked_sums_outlive_a_site_s_courier(
     deployment.start("run:west")
     drive(deployment, lambda: is_pooled(deployment, round_id), agents=SITES, rounds=[round_id])
     assert estimates_of(deployment, round_id, tmp_path) == in_memory(protocol=protocol)
-    assert answers_given_twice(deployment, round_id) == []
+    assert answers_given_twice(deployment, round_id, SITES) == []
 
 
 def test_a_package_over_a_slow_line(

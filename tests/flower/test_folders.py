@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import subprocess
 import sys
@@ -52,6 +53,35 @@ def enrol(home: Path, capsys: pytest.CaptureFixture[str], root: Path, name: str)
         *("--key", str(root / "site.pub"), "--node-key", str(root / "node.key.pub")),
     )
     return key
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_who_reads_a_file_does_not_hang_on_the_umask(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = tmp_path / "lead"
+    before = os.umask(0o077)
+    try:
+        run(coordinator_main, home, capsys, "init", "--host", "lead.example.org")
+        enrol(home, capsys, tmp_path, "duke")
+        folder = CourierFolder(home / "courier")
+        CourierJournal(folder.journal_path).add("duke", "r.offer", b"offer")
+    finally:
+        os.umask(before)
+    # The courier and the SuperLink are other users than the lead.
+    for name in ("ca.crt", "server.pem", "courier.json", "roster.json"):
+        assert mode(folder.root / name) == 0o644
+    assert mode(folder.journal_path / "journal.sqlite") & 0o060 == 0o060
+    assert mode(folder.journal_path / "chunks") & 0o070 == 0o070
+    (chunk,) = (folder.journal_path / "chunks").iterdir()
+    assert mode(chunk) == 0o640
+    # And what is the lead's alone is so under the usual umask too.
+    CoordinatorFolder(home).database_path.write_text(f"sqlite:///{tmp_path / 'new.sqlite'}")
+    CoordinatorFolder(home).store().close()
+    assert mode(tmp_path / "new.sqlite") == mode(home / "coordinator.sqlite") == 0o600
 
 
 def test_secrets_are_readable_by_their_owner_alone(lead: Path) -> None:
