@@ -6,22 +6,19 @@ import argparse
 import getpass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from coordinator.editions import Retry
 from coordinator.folder import opened
+from coordinator.package_sealing import NOT_TRIED, sealed_for
 from coordinator.rounds import Rounds
 from coordinator.status_words import in_words, in_words_short
 from coordinator.views import LaunchPlan
 from coordinator.waiting import wait_for
 from fedcac.console import Outcome, add_format
 from fedcac.errors import RoundError, UsageError
+from fedcac.models import SealedPackage
 from fedcac.protocol.catalogue import load_protocol_or_shipped
-
-if TYPE_CHECKING:
-    from fedcac.models import ModelPackage
-    from fedcac.protocol import Protocol
-    from fedcac.signing import SigningKey
 
 __all__ = ["add_by", "add_round_verbs"]
 
@@ -43,50 +40,34 @@ _ROLE_WORDS = {
 }
 
 
-def _named(package: ModelPackage) -> str:
-    return f"{package.manifest.name} {package.manifest.version}, {package.digest}"
-
-
-def _sealed_reference(
-    protocol: Protocol, folder: Path | None, key: SigningKey
-) -> ModelPackage | None:
-    if folder is None:
-        return None
-    from fedcac.models import seal_package
-    from fedcac.models.threshold_answers import check_reference_fits
-
-    package = seal_package(folder, key)
-    check_reference_fits(protocol, package)
-    return package
+def _named(package: SealedPackage) -> str:
+    named = f"{package.manifest.name} {package.manifest.version}, {package.digest}"
+    return named if package.is_tried else f"{named}. {NOT_TRIED.rstrip('.')}"
 
 
 def _launch(arguments: argparse.Namespace) -> Outcome:
     protocol = load_protocol_or_shipped(arguments.protocol)
     with opened(arguments.home) as (folder, store):
         sites = tuple(arguments.site or store.members())
-        files: dict[str, bytes] = {}
-        package_digest = None
-        packages: dict[str, str] = {}
+        package = reference = None
         if arguments.model is not None:
-            from fedcac.models import seal_package
-            from fedcac.models.threshold_answers import check_package_fits
-
-            package = seal_package(arguments.model, folder.key())
-            check_package_fits(protocol, package)
-            files, package_digest = package.files(), package.digest
-            packages["package"] = _named(package)
-        reference = _sealed_reference(protocol, arguments.reference_model, folder.key())
-        packages |= {"reference_package": _named(reference)} if reference else {}
+            package = sealed_for(protocol, arguments.model, folder.key())
+        if arguments.reference_model is not None:
+            reference = sealed_for(
+                protocol, arguments.reference_model, folder.key(), is_reference=True
+            )
+        sealed = {"package": package, "reference_package": reference}
+        packages = {role: _named(one) for role, one in sealed.items() if one is not None}
         plan = LaunchPlan(
             sites=sites,
             minimum_sites=arguments.minimum_sites or arguments.quorum or len(sites),
             deadline=datetime.now(UTC) + timedelta(days=arguments.days),
-            package_digest=package_digest,
-            package_files=files,
+            package_digest=package.digest if package else None,
+            package_files=package.files if package else {},
             quorum=arguments.quorum,
             actor=arguments.by,
             reference_digest=reference.digest if reference else None,
-            reference_files=reference.files() if reference else {},
+            reference_files=reference.files if reference else {},
         )
         rounds = Rounds(folder, store, arguments.by)
         round_id = rounds.launch(protocol, plan)
@@ -230,7 +211,9 @@ def add_round_verbs(verbs: Any) -> None:
 def _add_launch(round_verbs: Any) -> None:
     launch = round_verbs.add_parser("launch", help="sign a protocol and a package and offer them")
     launch.add_argument("protocol", help="a protocol file, or the id of a shipped one")
-    launch.add_argument("--model", type=Path, help="model package folder; none for scored tables")
+    launch.add_argument(
+        "--model", type=Path, help="model package folder; none for sites' scored tables"
+    )
     launch.add_argument(
         "--reference-model",
         type=Path,

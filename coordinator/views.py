@@ -54,7 +54,7 @@ class LaunchPlan:
     minimum_sites: int
     deadline: datetime
     package_digest: str | None
-    package_files: dict[str, bytes]
+    package_files: Mapping[str, bytes]
     quorum: int | None = None
     actor: str = "lead"
     reference_digest: str | None = None

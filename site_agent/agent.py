@@ -142,9 +142,8 @@ class SiteAgent:
 
     def packages(self, round_id: str) -> dict[str, str]:
         """Return name and digest of the round's packages by role, for a person to read."""
-        if not self._source.needs_package:
-            return {}
-        return self._packages.described(self._offers.newest(round_id)[0])
+        offer = self._offers.newest(round_id)[0]
+        return self._packages.described(offer) if self._source.scores(offer.package_digest) else {}
 
     # verification
 
@@ -223,7 +222,7 @@ class SiteAgent:
         names = self._spool.inbox.names()
         if parcel_name(round_id, "protocol") not in names:
             return True
-        if offer.package_digest is None or not self._source.needs_package:
+        if offer.package_digest is None or not self._source.scores(offer.package_digest):
             return False
         return not self._packages.are_complete(offer)
 
@@ -234,7 +233,7 @@ class SiteAgent:
             self._open_protocol(round_id, offer, self._store.newest_protocols())
         except FedcacError:
             return RefusalCode.PROTOCOL_INVALID
-        if self._source.needs_package:
+        if self._source.scores(offer.package_digest):
             try:
                 self._open_package(round_id, offer.package_digest or "")
                 self._packages.reference(offer)
@@ -281,7 +280,7 @@ class SiteAgent:
                 self._last_cohort = stored, FrozenCohort.from_json(stored)
             return self._last_cohort[1]
         package, reference = None, None
-        if self._source.needs_package:
+        if self._source.scores(record.package_digest):
             package = self._open_package(record.round_id, record.package_digest or "")
             reference = self._packages.reference(self._approved(record))
         try:

@@ -89,6 +89,10 @@ class ExamSource(ABC):
 
     needs_package: bool
 
+    def scores(self, package_digest: str | None) -> bool:
+        """Say whether a round of this package, None if it has none, is scored by one here."""
+        return self.needs_package
+
     @abstractmethod
     def collect(
         self,

@@ -16,6 +16,7 @@ from site_agent.identity import SiteIdentity
 from site_agent.peers import LivePeers
 from site_agent.settings import SiteFolder, SiteSettings
 from site_agent.store import SiteStore
+from site_agent.table_source import TableSource, WithScoredTable
 
 if TYPE_CHECKING:
     from site_agent.cohort import ExamSource
@@ -46,7 +47,7 @@ def opened(
     settings = folder.settings()
     store = SiteStore(folder.database_path)
     try:
-        source = DicomSource(
+        source: ExamSource = DicomSource(
             DicomFiles.of_site(folder, settings),
             store,
             device=settings.device,
@@ -54,6 +55,9 @@ def opened(
             maximum_excluded_share=settings.maximum_excluded_share,
             artefacts=plan_at(folder, settings),
         )
+        if settings.scored_table is not None:
+            table = TableSource(folder.resolve(settings.scored_table))
+            source = WithScoredTable(source, table)
         policy = load_policy(policy_name(folder, settings))
         agent = SiteAgent(
             identity=SiteIdentity(

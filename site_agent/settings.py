@@ -28,6 +28,9 @@ class SiteSettings(BaseModel):
         The consortium lead's public key, pinned; its fingerprint is compared out of band.
     manifest, clinical_table
         The exams to score and the site's reference scores, endpoints and covariates.
+    scored_table
+        A table of exams that were scored elsewhere (`fedcac analyze` reads the same), from which
+        rounds without a model package are answered. None refuses such rounds.
     annotation_labels
         What the labels of NIfTI annotations stand for: `calcium`, or pairs such as `1=lm 2=lad`.
     policy
@@ -57,6 +60,7 @@ class SiteSettings(BaseModel):
     lead_key: str
     manifest: str = "manifest.csv"
     clinical_table: str = "clinical.csv"
+    scored_table: str | None = None
     annotation_labels: Annotated[str, Field(max_length=400)] = ""
     policy: str = "research"
     approval: Literal["manual", "auto"] = "manual"

@@ -17,7 +17,7 @@ from site_agent.cohort import ExamSource, FrozenCohort, flow_of
 if TYPE_CHECKING:
     from fedcac.models import ModelPackage
 
-__all__ = ["TableSource"]
+__all__ = ["TableSource", "WithScoredTable"]
 
 
 class TableSource(ExamSource):
@@ -48,3 +48,29 @@ class TableSource(ExamSource):
         counts[FlowStage.LISTED] = table.exams.n + table.n_excluded
         excluded = Counter({ExclusionReason.PROTOCOL_EXCLUSION: table.n_excluded})
         return FrozenCohort(exams=table.exams, flow=flow_of(counts, excluded))
+
+
+class WithScoredTable(ExamSource):
+    """Exams that are scored here, and for rounds without a package a table of scores that exist."""
+
+    needs_package = True
+
+    def __init__(self, exams: ExamSource, table: TableSource) -> None:
+        self._exams = exams
+        self._table = table
+
+    def scores(self, package_digest: str | None) -> bool:
+        """Say whether a round is scored here: the one that brings a package."""
+        return package_digest is not None
+
+    def collect(
+        self,
+        protocol: Protocol,
+        package: ModelPackage | None,
+        reference: ModelPackage | None = None,
+    ) -> FrozenCohort:
+        """Return the cohort of the source that the round is for."""
+        if package is None:
+            return self._table.collect(protocol, None)
+        more = () if reference is None else (reference,)
+        return self._exams.collect(protocol, package, *more)

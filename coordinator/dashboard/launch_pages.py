@@ -22,6 +22,7 @@ from coordinator.dashboard.launching import (
 )
 from coordinator.dashboard.pages import render, to
 from coordinator.dashboard.trail import Deed
+from coordinator.package_sealing import NOT_TRIED, is_pytorch_here
 from fedcac.errors import FedcacError, ProtocolError
 from fedcac.protocol import Protocol
 from fedcac.protocol.catalogue import load_shipped, shipped_protocols
@@ -77,6 +78,7 @@ def preview(request: Request) -> Response:
         plan=plan,
         until=datetime.now(UTC) + timedelta(days=form.days),
         package_bytes=sum(map(len, plan.package_files.values())),
+        not_tried="" if is_pytorch_here() else NOT_TRIED,
         once=secrets.token_urlsafe(16),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,8 +11,10 @@ from starlette.requests import Request
 
 from coordinator.dashboard.access import dashboard_of
 from coordinator.dashboard.forms import file_of, number_of, text_of, texts_of
+from coordinator.package_sealing import sealed_for
 from coordinator.rounds import LaunchPlan
 from fedcac.errors import FedcacError, ProtocolError, UsageError
+from fedcac.models import demonstration_package_folder
 from fedcac.models.manifest import MANIFEST_FILE, PackageManifest
 from fedcac.protocol import Protocol
 from fedcac.protocol.catalogue import load_shipped
@@ -129,8 +131,6 @@ def package_choices(folder: Path) -> tuple[PackageChoice, ...]:
 def _package_folder(request: Request, choice: str) -> Path:
     folder = dashboard_of(request).settings.packages
     if choice == DEMONSTRATION:
-        from fedcac.models import demonstration_package_folder
-
         return demonstration_package_folder()
     if choice not in {one.value for one in package_choices(folder)}:
         raise UsageError(
@@ -171,23 +171,11 @@ def plan_of(request: Request, form: LaunchForm, protocol: Protocol, actor: str) 
 
 def _sealed(
     request: Request, choice: str, protocol: Protocol, key: SigningKey, *, is_reference: bool
-) -> tuple[str | None, dict[str, bytes]]:
+) -> tuple[str | None, Mapping[str, bytes]]:
     if not choice:
         return None, {}
-    try:
-        from fedcac.models import seal_package
-        from fedcac.models.threshold_answers import check_package_fits, check_reference_fits
-    except ImportError as error:
-        raise UsageError(
-            "A model package is checked with PyTorch, which is not installed here.",
-            code="no_torch",
-            cure="Install fedcac[site] here, or launch the round where it is, with "
-            "`fedcac-coordinator round launch PROTOCOL --model FOLDER`.",
-        ) from error
-
-    package = seal_package(_package_folder(request, choice), key)
-    (check_reference_fits if is_reference else check_package_fits)(protocol, package)
-    return package.digest, package.files()
+    package = sealed_for(protocol, _package_folder(request, choice), key, is_reference=is_reference)
+    return package.digest, package.files
 
 
 def protocol_words(protocol: Protocol) -> dict[str, object]:

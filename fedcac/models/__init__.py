@@ -15,9 +15,13 @@ if TYPE_CHECKING:
     from fedcac.models.package import (
         ModelPackage,
         demonstration_package,
-        demonstration_package_folder,
         open_package,
         seal_package,
+    )
+    from fedcac.models.package_files import (
+        SealedPackage,
+        demonstration_package_folder,
+        seal_files,
     )
     from fedcac.models.registry import build_network, families, family_of
 
@@ -29,12 +33,14 @@ __all__ = [
     "ModelPackage",
     "PackageManifest",
     "Prediction",
+    "SealedPackage",
     "build_network",
     "demonstration_package",
     "demonstration_package_folder",
     "families",
     "family_of",
     "open_package",
+    "seal_files",
     "seal_package",
 ]
 
@@ -45,10 +51,10 @@ _MODULES = {
     "package": (
         "ModelPackage",
         "demonstration_package",
-        "demonstration_package_folder",
         "open_package",
         "seal_package",
     ),
+    "package_files": ("SealedPackage", "demonstration_package_folder", "seal_files"),
     "registry": ("build_network", "families", "family_of"),
 }
 

@@ -22,7 +22,8 @@ from fedcac.models.manifest import (
     WEIGHTS_FILE,
     PackageManifest,
 )
-from fedcac.models.package import ModelPackage, parse_manifest
+from fedcac.models.package import ModelPackage
+from fedcac.models.package_files import parse_manifest
 from fedcac.models.registry import build_network, family_of
 
 __all__ = ["assemble_package", "golden_noise", "read_golden", "read_weights"]

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Self
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import nn
 
-from fedcac.canonical import Digest, sha256_hex
+from fedcac.canonical import Digest
 from fedcac.errors import PackageError
 from fedcac.models.family import Family, InputKind
 from fedcac.models.manifest import (
@@ -26,6 +25,12 @@ from fedcac.models.manifest import (
     WEIGHTS_FILE,
     PackageManifest,
 )
+from fedcac.models.package_files import (
+    check_digests,
+    demonstration_package_folder,
+    parse_manifest,
+    read_folder,
+)
 from fedcac.models.registry import build_network, family_of
 from fedcac.models.second_stage_judge import SecondStageJudge
 from fedcac.signing import SigningKey, TrustedKeys, open_envelope, seal
@@ -33,14 +38,11 @@ from fedcac.signing import SigningKey, TrustedKeys, open_envelope, seal
 __all__ = [
     "ModelPackage",
     "demonstration_package",
-    "demonstration_package_folder",
     "open_package",
-    "parse_manifest",
     "seal_package",
 ]
 
 _PAYLOADS = (WEIGHTS_FILE, ONNX_FILE, GOLDEN_FILE, SECOND_STAGE_FILE)
-_MAXIMUM_BYTES = 2 * 1024**3
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,17 +86,7 @@ class ModelPackage:
 
         Files with names that no package has (a model card, say) are not looked at.
         """
-        manifest_path = folder / MANIFEST_FILE
-        if not manifest_path.is_file():
-            raise PackageError(
-                f"{folder} has no {MANIFEST_FILE}.",
-                code="missing_file",
-                cure="Give the folder of a model package.",
-            )
-        manifest_file = manifest_path.read_bytes()
-        files = {
-            name: (folder / name).read_bytes() for name in _PAYLOADS if (folder / name).is_file()
-        }
+        manifest_file, files = read_folder(folder)
         return cls._checked(files, manifest_file, manifest_file)
 
     @classmethod
@@ -105,7 +97,7 @@ class ModelPackage:
         manifest = parse_manifest(manifest_bytes)
         weights_name = family_of(manifest.family, manifest.architecture).weights_file
         _check_names(manifest, set(files), weights_name)
-        _check_digests(manifest, files)
+        check_digests(manifest, files)
         package = cls(
             manifest=manifest,
             manifest_file=manifest_file,
@@ -219,29 +211,9 @@ def seal_package(folder: Path, key: SigningKey) -> ModelPackage:
     return replace(package, manifest_file=envelope)
 
 
-def demonstration_package_folder() -> Path:
-    """Return the folder of the demonstration package that ships with this release."""
-    return Path(__file__).parent / "packages" / "eng2021-demo"
-
-
 def demonstration_package() -> ModelPackage:
     """Return the demonstration package. It is trained on generated data: not for clinical use."""
     return ModelPackage.from_folder(demonstration_package_folder())
-
-
-def parse_manifest(manifest_bytes: bytes) -> PackageManifest:
-    """Return the typed manifest; PackageError `bad_manifest` if it does not have its shape."""
-    try:
-        return PackageManifest.model_validate_json(manifest_bytes)
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
-        )
-        raise PackageError(
-            f"The manifest is not valid: {problems}",
-            code="bad_manifest",
-            cure="Ask whoever made the package for one of this release's schema.",
-        ) from error
 
 
 def _check_names(manifest: PackageManifest, names: set[str], weights_name: str) -> None:
@@ -261,18 +233,6 @@ def _check_names(manifest: PackageManifest, names: set[str], weights_name: str) 
 
 def _listed(word: str, names: set[str]) -> str:
     return f"{word} {', '.join(sorted(names))}; " if names else ""
-
-
-def _check_digests(manifest: PackageManifest, files: Mapping[str, bytes]) -> None:
-    for name, digest in manifest.files.items():
-        if len(files[name]) > _MAXIMUM_BYTES:
-            raise PackageError(f"{name} is too large.", code="too_large")
-        if digest != sha256_hex(files[name]):
-            raise PackageError(
-                f"{name} is not the file its manifest names.",
-                code="wrong_digest",
-                cure="The package is damaged or altered; ask for it again.",
-            )
 
 
 def _check_use(package: ModelPackage) -> None:

@@ -93,6 +93,10 @@ class InterruptibleSource(ExamSource):
         self._stopper = stopper
         self.needs_package = source.needs_package
 
+    def scores(self, package_digest: str | None) -> bool:
+        """Say what the source beneath says."""
+        return self._source.scores(package_digest)
+
     def collect(
         self,
         protocol: Protocol,

@@ -8,6 +8,11 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+from fedcac.exchange import Spool
+from fedcac.exchange.parcels import package_files
+from fedcac.models import demonstration_package, demonstration_package_folder, open_package
+from fedcac.signing import PublicKey, SigningKey, trusted
+
 ROOT = Path(__file__).parents[2]
 BLOCKED = ("torch", "monai", "pydicom", "highdicom", "safetensors")
 
@@ -48,6 +53,37 @@ def test_coordinator_commands_load_without_them() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
     assert finished.returncode == 0, finished.stderr
+
+
+def test_a_coordinator_without_pytorch_sends_a_package_and_says_what_it_did_not_try(
+    tmp_path: Path,
+) -> None:
+    home = tmp_path / "lead"
+    key = SigningKey.generate().public
+    (tmp_path / "site.pub").write_text(key.to_text(), encoding="ascii")
+    package = demonstration_package_folder()
+    for arguments in (
+        ["init"],
+        ["enrol", "duke", "--key", f"{tmp_path}/site.pub", "--spool", f"{tmp_path}/spool"],
+        ["round", "launch", "demo-nongated", "--model", str(package)],
+    ):
+        program = PROGRAM.format(blocked=BLOCKED, arguments=["--home", str(home), *arguments])
+        program = program.replace("fedcac.cli", "coordinator.__main__")
+        finished = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=False
+        )
+        assert finished.returncode == 0, finished.stderr
+    assert "was not tried here" in finished.stdout
+    sent = package_files(Spool.at(tmp_path / "spool").inbox, _round_of(finished.stdout), "package")
+    assert open_package(sent, trusted([_lead(home)])).digest == demonstration_package().digest
+
+
+def _round_of(text: str) -> str:
+    return next(word for word in text.split() if word.startswith("demo-nongated-"))
+
+
+def _lead(home: Path) -> PublicKey:
+    return PublicKey.from_text((home / "keys" / "lead.pub").read_text(encoding="ascii"))
 
 
 def test_the_wheel_carries_protocols_policies_and_the_demonstration(tmp_path: Path) -> None:

@@ -22,8 +22,6 @@ from flower.small_tables import (
     paired_tables,
 )
 
-from fedcac.cli.in_memory import pooled_by
-from fedcac.protocol import Amendment, Protocol
 from fedcac.protocol.catalogue import load_protocol_or_shipped
 
 SITES = ("north", "east", "south", "west")
@@ -49,10 +47,10 @@ def deployment(hosts: Network, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture(scope="module")
 def in_memory(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., bytes]:
-    def run(sites: Sequence[str] = SITES, protocol: Protocol | None = None) -> bytes:
+    def run(sites: Sequence[str]) -> bytes:
         root = tmp_path_factory.mktemp("memory")
         tables = paired_tables(root, *SITES)
-        asked = protocol or load_protocol_or_shipped(PROTOCOL)
+        asked = load_protocol_or_shipped(PROTOCOL)
         return estimates_in_memory({name: tables[name] for name in sites}, asked, root)
 
     return run
@@ -239,32 +237,6 @@ def test_a_process_whose_folder_is_lost(
     drive(deployment, lambda: is_pooled(deployment, round_id), agents=sites, rounds=[round_id])
     assert estimates_of(deployment, round_id, tmp_path) == in_memory(sites)
     assert answers_given_twice(deployment, round_id, sites) == []
-
-
-def masked(protocol: Protocol) -> Protocol:
-    """Return the next version of a protocol, whose answers are sums over the sites."""
-    reason = Amendment(version=protocol.version, reason="Added up.")
-    changes = {"version": protocol.version + 1, "amends": (*protocol.amends, reason)}
-    return pooled_by(protocol, "masked").model_copy(update=changes)
-
-
-def test_masked_sums_outlive_a_site_s_courier(
-    deployment: Deployment, in_memory: Callable[..., bytes], tmp_path: Path
-) -> None:
-    protocol = masked(load_protocol_or_shipped(PROTOCOL))
-    round_id = deployment.launch(protocol)
-    # It has put its masked sum out, and dies before anybody has it.
-    drive(
-        deployment,
-        lambda: has(deployment, "west", "outbox", f"{round_id}.masked-0001"),
-        agents=SITES,
-        rounds=[round_id],
-    )
-    deployment.kill("run:west")
-    deployment.start("run:west")
-    drive(deployment, lambda: is_pooled(deployment, round_id), agents=SITES, rounds=[round_id])
-    assert estimates_of(deployment, round_id, tmp_path) == in_memory(protocol=protocol)
-    assert answers_given_twice(deployment, round_id, SITES) == []
 
 
 def test_a_package_over_a_slow_line(
