@@ -7,7 +7,6 @@ R or its survival package is missing, the comparison is skipped and nothing is r
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import statistics
@@ -19,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.side_by_side import Spread, record
 from fedcac.statistics.partial_likelihood import partial_likelihood
 from fedcac.vocabulary import TieMethod
 
@@ -26,7 +26,6 @@ __all__ = ["NAME", "step_against_coxph"]
 
 NAME = "cox_newton_step_speed_relative_to_coxph"
 
-_RESULTS = Path(__file__).parent / "results" / "results.json"
 _SCRIPT = Path(__file__).with_name("cox_step.R")
 _PAIRS = 7
 _N, _P = 1_000_000, 20
@@ -126,15 +125,16 @@ def step_against_coxph() -> dict[str, float]:
     }
 
 
+def recorded() -> dict[str, dict[str, Spread]]:
+    """Run this benchmark and return what `benchmarks` records."""
+    ratio = step_against_coxph()
+    # A comparison with software that is not installed records nothing.
+    return {"ratios": {NAME: ratio} if ratio else {}}
+
+
 def main() -> None:
     """Run this benchmark alone and put its ratio among the recorded results."""
-    ratio = step_against_coxph()
-    if not ratio:
-        return
-    results = json.loads(_RESULTS.read_text(encoding="utf-8"))
-    results["ratios"][NAME] = ratio
-    _RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps({NAME: ratio}, indent=2))
+    record("ratios", recorded()["ratios"])
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from fedcac.signing import SigningKey
 from site_agent.store import SiteStore
 from site_agent.table_source import TableSource
 
-__all__ = ["NAME", "miller_round"]
+__all__ = ["NAME", "miller_round", "recorded"]
 
 NAME = "miller_protocol_four_sites_of_2271_in_memory"
 _RUNS = 5
@@ -53,3 +53,8 @@ def miller_round() -> dict[str, float]:
         "greatest": round(max(seconds), 2),
         "exchanges": exchanges,
     }
+
+
+def recorded() -> dict[str, dict[str, dict[str, float]]]:
+    """Run this benchmark and return what `benchmarks` records."""
+    return {"seconds": {NAME: miller_round()}}

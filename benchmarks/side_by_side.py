@@ -18,7 +18,16 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-__all__ = ["OURS", "Case", "Spread", "record", "time_in_turn", "version_of", "write_tables"]
+__all__ = [
+    "OURS",
+    "Case",
+    "Spread",
+    "record",
+    "record_machine",
+    "time_in_turn",
+    "version_of",
+    "write_tables",
+]
 
 OURS = "fedcac"
 RESULTS = Path(__file__).parent / "results"
@@ -134,10 +143,21 @@ def _shown(spread: Spread) -> str:
     return f"{spread['median']:g} ({spread['least']:g} to {spread['greatest']:g})"
 
 
+def record_machine() -> None:
+    """Put the machine and the versions into `results/results.json`."""
+    path = RESULTS / "results.json"
+    results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    results["machine"] = f"{platform.machine()}, {os.cpu_count()} cores"
+    names = ("numpy", "scipy", "highdicom", "pydicom", "flwr", "fedcac")
+    results["versions"] = {name: version_of(name) for name in names}
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
 def record(kind: str, spreads: Mapping[str, Spread]) -> None:
     """Put ratios or seconds among those of `results/results.json`."""
     path = RESULTS / "results.json"
     results = json.loads(path.read_text(encoding="utf-8"))
-    results[kind].update(spreads)
+    results.setdefault(kind, {}).update(spreads)
     path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     print(json.dumps({kind: spreads}, indent=2))

@@ -77,7 +77,7 @@ class CoordinatorFolder:
 
     def create(self) -> PublicKey:
         """Make the folder and its key; SignatureError if a key is already there."""
-        self.key_path.parent.mkdir(parents=True, exist_ok=True)
+        self.key_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         key = SigningKey.generate()
         key.save(self.key_path)
         return key.public

@@ -170,6 +170,8 @@ APPEND_ONLY: Final[dict[str, tuple[str, ...]]] = {
         "$$ BEGIN RAISE EXCEPTION 'events are only added'; END $$",
         "CREATE TRIGGER events_only_added BEFORE UPDATE OR DELETE ON events "
         "FOR EACH ROW EXECUTE FUNCTION refuse_event_change()",
+        "CREATE TRIGGER events_not_emptied BEFORE TRUNCATE ON events "
+        "FOR EACH STATEMENT EXECUTE FUNCTION refuse_event_change()",
     ),
 }
 """What keeps the table of events from being rewritten, by the database's dialect."""

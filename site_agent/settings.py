@@ -182,7 +182,7 @@ def create_site_folder(root: Path, settings: SiteSettings) -> PublicKey:
             cure="Use it as it is, or give another folder.",
         )
     PublicKey.from_text(settings.lead_key)
-    folder.key_path.parent.mkdir(parents=True, exist_ok=True)
+    folder.key_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     key = SigningKey.generate()
     key.save(folder.key_path)
     folder.secret()

@@ -128,7 +128,8 @@ def compare_rounds(
             f"{first.protocol_version}, and {second.protocol_id} version "
             f"{second.protocol_version}.",
             code="other_protocol",
-            cure="Compare rounds of one protocol and version; other definitions give other values.",
+            cure="Compare rounds of one protocol and version, pooled in the same way; other "
+            "definitions give other values, and `fedcac protocol diff` names them.",
         )
     if patients == "different" and (shared := _alike(first, second)):
         raise UsageError(
