@@ -16,7 +16,10 @@ def readme(consortium: Consortium, site: str) -> str:
     if host is None:
         return text + _BY_HAND.format(site=site)
     return text + _OVER_FLOWER.format(
-        site=site, address=host, host=host.rpartition(":")[0], flower=FLOWER_VERSION
+        site=site,
+        host=host.rpartition(":")[0],
+        port=host.rpartition(":")[2],
+        flower=FLOWER_VERSION,
     )
 
 
@@ -29,7 +32,20 @@ here before it goes.
 `startup/` is signed by the lead as a whole and replaced by newer kits. `local/` is yours: put your
 proxy's certificate, your policy and your notes there; no kit ever writes to it.
 
-## 1. Look at the kit, and telephone the lead
+The commands run as root unless they name a user.
+
+## 1. Install, and look at the kit
+
+    python3 -m venv /opt/fedcac && /opt/fedcac/bin/pip install 'fedcac[site]'
+    ln -s /opt/fedcac/bin/fedcac-site /usr/local/bin/
+
+Users without a login, and the folders they need, by the rules that come with the package:
+
+    cd /opt/fedcac/lib/python3*/site-packages/site_agent/deploy/systemd
+    install -m 644 fedcac.sysusers /usr/lib/sysusers.d/fedcac.conf
+    install -m 644 fedcac.tmpfiles /usr/lib/tmpfiles.d/fedcac.conf
+    systemd-sysusers && systemd-tmpfiles --create
+    cd -
 
     fedcac-site kit show {site}.zip
 
@@ -51,16 +67,17 @@ to the lead on the telephone.
 
 | from | to | port | what |
 |---|---|---|---|
-| this machine | {host} | {address} | HTTPS, outgoing only |
+| this machine | {host} | {port} | HTTPS, outgoing only |
 
 Nothing comes in: no port is opened, no VPN is needed. Behind a proxy, set in
 `/srv/fedcac/courier/courier.toml`:
 
     proxy = "http://proxy.hospital.example:3128"
 
-If the proxy opens TLS to inspect it, exempt {host} from that, or name your own authority:
+If the proxy opens TLS to inspect it, exempt {host} from that, or copy your own authority's
+certificate into `/srv/fedcac/courier` and name it:
 
-    extra_ca = "/srv/fedcac/site/local/hospital-ca.pem"
+    extra_ca = "hospital-ca.pem"
 
 The two ends sign every message beneath TLS; a proxy that reads cannot write.
 
@@ -68,29 +85,27 @@ The two ends sign every message beneath TLS; a proxy that reads cannot write.
 
     python3 -m venv /opt/fedcac-courier
     /opt/fedcac-courier/bin/pip install flwr=={flower}
-    chown -R fedcac-courier: /srv/fedcac/courier
-    chown -R fedcac-site: /srv/fedcac/site
-    /opt/fedcac-courier/bin/python /srv/fedcac/courier/fedcac-courier.pyz \\
-      --home /srv/fedcac/courier check
+    chown -R fedcac-site: /srv/fedcac/site && chown -R fedcac-courier: /srv/fedcac/courier
+    systemd-tmpfiles --create
+    sudo -u fedcac-courier /opt/fedcac-courier/bin/python \\
+      /srv/fedcac/courier/fedcac-courier.pyz --home /srv/fedcac/courier check
 
-Every line should begin with `ok`.
+Every line should begin with `ok`. Then, with nothing of yours and without sending anything:
+
+    sudo -u fedcac-site fedcac-site --home /srv/fedcac/site doctor
+    sudo -u fedcac-site fedcac-site --home /srv/fedcac/site dry-run
 
 ## 5. Keep three processes running
 
-As the user `fedcac-courier`, who sees no patient:
+As the user `fedcac-courier`, who sees no patient, the two of the courier; as `fedcac-site`, who
+sees no network, the agent. The units `fedcac-courier-node`, `fedcac-courier` and `fedcac-site` lie
+beside the rules above:
 
     /opt/fedcac-courier/bin/python /srv/fedcac/courier/fedcac-courier.pyz \\
       --home /srv/fedcac/courier node
     /opt/fedcac-courier/bin/python /srv/fedcac/courier/fedcac-courier.pyz \\
       --home /srv/fedcac/courier run
-
-As the user `fedcac-site`, who sees no network:
-
     fedcac-site --home /srv/fedcac/site run
-
-The spool is all that the two users share, by a group of both:
-
-    chgrp -R fedcac-spool /srv/fedcac/site/spool
 """
 
 _BY_HAND = """    fedcac-site --home /srv/fedcac/site init {site} --kit {site}.zip \\
@@ -122,7 +137,7 @@ ca_certificate = "ca.crt"
 port = 9100
 limit_mb = 2048
 # proxy = "http://proxy.hospital.example:3128"
-# extra_ca = "/srv/fedcac/site/local/hospital-ca.pem"
+# extra_ca = "hospital-ca.pem"
 """
 
 

@@ -16,6 +16,11 @@ __all__ = ["TRUST_CHECKS"]
 
 _FEW_PEERS = 2
 
+_ENROL = (
+    "Send the lead the request that `init` wrote, or without a kit keys/site.pub, and read them "
+    "its fingerprint."
+)
+
 
 def _settings(situation: Situation) -> Finding:
     settings = situation.settings
@@ -54,7 +59,7 @@ def _enrolment(situation: Situation) -> Finding:
     """Say whether the lead addresses this site, from the signed offers that lie here."""
     folder, settings = situation.folder, situation.settings
     if not (folder.spool_path / "inbox").is_dir():
-        return skipped("no parcel has arrived yet", "Send keys/site.pub to the lead.")
+        return skipped("no parcel has arrived yet", _ENROL)
     inbox = Spool.at(folder.spool_path).inbox
     keys = trusted([PublicKey.from_text(settings.lead_key)])
     own = SigningKey.load(folder.key_path).public
@@ -76,8 +81,7 @@ def _enrolment(situation: Situation) -> Finding:
     if not n_offers:
         return skipped(
             "no offer to this site has arrived yet",
-            "Send the lead the request that `init` wrote, or without a kit keys/site.pub, and read "
-            "them its fingerprint.",
+            _ENROL,
         )
     n_peers = len(known_peers(folder))
     found = f"{n_offers} offers by the pinned lead name this site; {n_peers} other sites known"
