@@ -17,22 +17,22 @@ from pathlib import Path
 
 import yaml
 
-from coordinator.engine import RoundEngine
-from coordinator.records import EventKind
-from coordinator.store import CoordinatorStore, EnrolledSite
-from coordinator.views import LaunchPlan, RoundView
+from coordinator.rounds.engine import RoundEngine
+from coordinator.rounds.views import LaunchPlan, RoundView
+from coordinator.state.records import EventKind
+from coordinator.state.store import CoordinatorStore, EnrolledSite
 from fedcac.cli.in_memory import InMemorySite, run_round
 from fedcac.disclosure import FileLedger, load_policy
 from fedcac.exchange import MailboxCourier, Spool
 from fedcac.protocol.catalogue import load_shipped
 from fedcac.signing import SigningKey
 from fedcac.vocabulary import SiteName
-from site_agent.agent import SiteAgent
-from site_agent.answering import Answerer
-from site_agent.identity import SiteIdentity
+from site_agent.exams.table_source import TableSource
+from site_agent.rounds.agent import SiteAgent
+from site_agent.rounds.answering import Answerer
+from site_agent.rounds.identity import SiteIdentity
 from site_agent.settings import SiteFolder, SiteSettings
-from site_agent.store import SiteStore
-from site_agent.table_source import TableSource
+from site_agent.state.store import SiteStore
 
 # The deployment of the tests is the deployment that is measured.
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))

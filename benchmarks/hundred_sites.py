@@ -19,15 +19,15 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.side_by_side import Spread
-from coordinator.reporting import write_round_report
+from coordinator.reports.reporting import write_round_report
 from fedcac.cli.in_memory import InMemorySite, run_round
 from fedcac.disclosure import load_policy
 from fedcac.phantom import miller_tables, write_tables
 from fedcac.protocol.catalogue import load_shipped
 from fedcac.report import ReportFormats
 from fedcac.signing import SigningKey
-from site_agent.store import SiteStore
-from site_agent.table_source import TableSource
+from site_agent.exams.table_source import TableSource
+from site_agent.state.store import SiteStore
 
 _RESULTS = Path(__file__).parent / "results"
 _COLUMNS = (

@@ -28,7 +28,7 @@ from fedcac.models.lanes import Lanes
 from fedcac.phantom import chest_ct_folder
 from fedcac.protocol import ImageCriteria
 from fedcac.scoring import profile_named, score_volume
-from site_agent.exam_pipeline import ExamScore, package_pipeline
+from site_agent.exams.exam_pipeline import ExamScore, package_pipeline
 
 __all__ = ["NAME", "engine_cases", "engine_ratios"]
 

@@ -16,8 +16,8 @@ from fedcac.disclosure import load_policy
 from fedcac.phantom import miller_tables, write_tables
 from fedcac.protocol.catalogue import load_shipped
 from fedcac.signing import SigningKey
-from site_agent.store import SiteStore
-from site_agent.table_source import TableSource
+from site_agent.exams.table_source import TableSource
+from site_agent.state.store import SiteStore
 
 __all__ = ["NAME", "miller_round", "recorded"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.consortium import RoundRun
-from coordinator.views import RoundView
+from coordinator.rounds.views import RoundView
 from fedcac.statistics import Estimate
 
 __all__ = ["ParityRow", "parity_rows", "pooled_table"]

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 from unittest.mock import patch
 
 from fedcac.protocol import Protocol
-from site_agent.agent import SiteAgent
-from site_agent.cohort import ExamSource, FrozenCohort
+from site_agent.exams.cohort import ExamSource, FrozenCohort
+from site_agent.exams.table_source import TableSource
 from site_agent.opening import opened
+from site_agent.rounds.agent import SiteAgent
 from site_agent.service import loop
 from site_agent.service.notify import Notifier
 from site_agent.service.stopping import Stopper
 from site_agent.settings import SiteFolder
-from site_agent.store import SiteStore
-from site_agent.table_source import TableSource
+from site_agent.state.store import SiteStore
 
 if TYPE_CHECKING:
     from fedcac.models import ModelPackage

@@ -8,9 +8,9 @@ from pathlib import Path
 from coordinator.dashboard.verbs import add_dashboard_verbs
 from coordinator.enrolment.verbs import add_membership_verbs
 from coordinator.flower_courier.verbs import add_courier_verbs
-from coordinator.report_options import add_format_options, formats_of
+from coordinator.reports.report_options import add_format_options, formats_of
 from coordinator.round_verbs import add_by, add_round_verbs
-from coordinator.rounds import Rounds
+from coordinator.rounds.api import Rounds
 from coordinator.service_verbs import add_service_verbs
 from fedcac.console import Outcome, add_format
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from sqlalchemy import make_url
 
-from coordinator.database import open_database
-from coordinator.engine import RoundEngine
 from coordinator.enrolment.register import Register
 from coordinator.flower_courier.courier import courier_of
-from coordinator.store import CoordinatorStore
+from coordinator.rounds.engine import RoundEngine
+from coordinator.state.database import open_database
+from coordinator.state.store import CoordinatorStore
 from fedcac.errors import UsageError
 from fedcac.exchange import Courier
 from fedcac.signing import PublicKey, SigningKey
@@ -60,7 +60,7 @@ class CoordinatorFolder:
         Raises
         ------
         UsageError, IntegrityError
-            As `coordinator.database.open_database`; nothing is changed then.
+            As `coordinator.state.database.open_database`; nothing is changed then.
         """
         self.key()
         open_database(url).dispose()

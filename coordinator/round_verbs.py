@@ -8,13 +8,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from coordinator.editions import Retry
 from coordinator.folder import opened
-from coordinator.package_sealing import NOT_TRIED, sealed_for
-from coordinator.rounds import Rounds
-from coordinator.status_words import in_words, in_words_short
-from coordinator.views import LaunchPlan
-from coordinator.waiting import wait_for
+from coordinator.rounds.api import Rounds
+from coordinator.rounds.editions import Retry
+from coordinator.rounds.package_sealing import NOT_TRIED, sealed_for
+from coordinator.rounds.status_words import in_words, in_words_short
+from coordinator.rounds.views import LaunchPlan
+from coordinator.rounds.waiting import wait_for
 from fedcac.console import Outcome, add_format
 from fedcac.errors import RoundError, UsageError
 from fedcac.models import SealedPackage

@@ -7,10 +7,10 @@ from typing import Any
 
 from sqlalchemy import make_url
 
-from coordinator.database import connect, schema_of, upgrade_database
 from coordinator.folder import CoordinatorFolder, opened
-from coordinator.schema import HEAD
-from coordinator.service import EngineService, stopping_on_signals
+from coordinator.rounds.service import EngineService, stopping_on_signals
+from coordinator.state.database import connect, schema_of, upgrade_database
+from coordinator.state.schema import HEAD
 from fedcac.console import Outcome, add_format, say
 
 __all__ = ["add_service_verbs"]

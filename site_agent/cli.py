@@ -16,19 +16,19 @@ from fedcac.disclosure import FileLedger, load_policy, stricter_of
 from fedcac.errors import IntegrityError, RoundError, UsageError
 from fedcac.exchange import Request, Spool, parcel_name
 from fedcac.signing import PublicKey
-from site_agent.agent import SiteAgent
 from site_agent.cohort_verbs import add_cohort_verbs
 from site_agent.doctor.verbs import add_doctor_verbs
 from site_agent.flower_courier.verbs import add_courier_verbs
 from site_agent.joining.verbs import add_joining_options, add_joining_verbs, join_by_kit
 from site_agent.opening import opened, policy_name
 from site_agent.pacs.verbs import add_pacs_verbs
-from site_agent.peers import add_peer_verbs
-from site_agent.review import HeldReply, review_document, review_text
+from site_agent.rounds.agent import SiteAgent
+from site_agent.rounds.peers import add_peer_verbs
+from site_agent.rounds.review import HeldReply, review_document, review_text
 from site_agent.service.verbs import add_service_verbs
 from site_agent.settings import SiteFolder, SiteSettings, create_site_folder
+from site_agent.state.store import ExchangeState, SiteStore
 from site_agent.status_page.verbs import add_status_page_verb
-from site_agent.store import ExchangeState, SiteStore
 
 __all__ = ["build_parser"]
 

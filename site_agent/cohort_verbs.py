@@ -9,7 +9,7 @@ from typing import Any
 
 from fedcac.console import Outcome, add_format
 from fedcac.protocol.catalogue import load_protocol_or_shipped
-from site_agent.dictionary import (
+from site_agent.exams.dictionary import (
     data_dictionary,
     dictionary_text,
     template_csv,
@@ -47,7 +47,7 @@ def add_cohort_verbs(verbs: Any) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> Outcome:
-    from site_agent.dicom_source import DicomFiles, check_cohort
+    from site_agent.exams.dicom_source import DicomFiles, check_cohort
 
     folder = SiteFolder(arguments.home)
     settings = folder.settings()
@@ -56,7 +56,7 @@ def _check(arguments: argparse.Namespace) -> Outcome:
 
 
 def _series(arguments: argparse.Namespace) -> Outcome:
-    from site_agent.series_survey import survey_study
+    from site_agent.exams.series_survey import survey_study
 
     return Outcome(*survey_study(load_protocol_or_shipped(arguments.protocol), arguments.path))
 

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 from fedcac.disclosure import FileLedger, load_policy
 from fedcac.exchange import Spool
 from fedcac.signing import PublicKey, SigningKey
-from site_agent.agent import SiteAgent
-from site_agent.answering import Answerer
-from site_agent.identity import SiteIdentity
-from site_agent.peers import LivePeers
+from site_agent.exams.table_source import TableSource, WithScoredTable
+from site_agent.rounds.agent import SiteAgent
+from site_agent.rounds.answering import Answerer
+from site_agent.rounds.identity import SiteIdentity
+from site_agent.rounds.peers import LivePeers
 from site_agent.settings import SiteFolder, SiteSettings
-from site_agent.store import SiteStore
-from site_agent.table_source import TableSource, WithScoredTable
+from site_agent.state.store import SiteStore
 
 if TYPE_CHECKING:
-    from site_agent.cohort import ExamSource
+    from site_agent.exams.cohort import ExamSource
 
 __all__ = ["opened", "policy_name"]
 
@@ -40,8 +40,8 @@ def opened(
     FedcacError
         If settings, keys, policy, ledger or database cannot be used.
     """
-    from site_agent.dicom_source import DicomFiles, DicomSource
-    from site_agent.review_artefacts import plan_at
+    from site_agent.exams.dicom_source import DicomFiles, DicomSource
+    from site_agent.exams.review_artefacts import plan_at
 
     folder = SiteFolder(home)
     settings = folder.settings()

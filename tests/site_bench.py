@@ -31,13 +31,13 @@ from fedcac.protocol.signing import seal_protocol
 from fedcac.signing import SigningKey, trusted
 from fedcac.statistics import PoolingSession
 from fedcac.vocabulary import SiteName
-from site_agent.agent import SiteAgent
-from site_agent.answering import Answerer
-from site_agent.cohort import ExamSource, FrozenCohort, flow_of
-from site_agent.identity import SiteIdentity
-from site_agent.scoring_queue import IndexExam, ScoringQueue
+from site_agent.exams.cohort import ExamSource, FrozenCohort, flow_of
+from site_agent.exams.scoring_queue import IndexExam, ScoringQueue
+from site_agent.rounds.agent import SiteAgent
+from site_agent.rounds.answering import Answerer
+from site_agent.rounds.identity import SiteIdentity
 from site_agent.settings import SiteFolder, SiteSettings, create_site_folder
-from site_agent.store import SiteStore
+from site_agent.state.store import SiteStore
 
 NAME = "duke"
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -57,7 +57,7 @@ class CountedSource(ExamSource):
     def collect(
         self, protocol: Protocol, package: object, reference: object = None
     ) -> FrozenCohort:
-        from site_agent.exam_pipeline import ExamScore
+        from site_agent.exams.exam_pipeline import ExamScore
 
         def score(series: Path) -> ExamScore:
             with self._journal.open("a", encoding="ascii") as stream:

@@ -18,8 +18,8 @@ from sqlalchemy.exc import IntegrityError as DatabaseIntegrityError
 
 from coordinator.dashboard.sessions import token_hash
 from coordinator.dashboard.throttle import key_of_name
-from coordinator.records import to_naive
-from coordinator.schema import SIGN_IN_FAILURES, USER_SESSIONS, USERS
+from coordinator.state.records import to_naive
+from coordinator.state.schema import SIGN_IN_FAILURES, USER_SESSIONS, USERS
 from fedcac.errors import UsageError
 
 __all__ = ["LEAST_PASSWORD", "LINK_HOURS", "Account", "Accounts", "Role"]

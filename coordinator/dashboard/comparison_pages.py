@@ -13,7 +13,7 @@ from coordinator.dashboard.comparing import PATIENTS, compared
 from coordinator.dashboard.output_pages import FRAME_HEADERS, attachment
 from coordinator.dashboard.pages import render
 from coordinator.dashboard.trail import Deed
-from coordinator.status import summary_of
+from coordinator.rounds.status import summary_of
 from fedcac.errors import FedcacError
 
 __all__ = ["router"]

@@ -18,8 +18,8 @@ from coordinator.dashboard.sessions import Session, Sessions
 from coordinator.dashboard.throttle import Throttle
 from coordinator.dashboard.trail import AuditTrail, Deed
 from coordinator.folder import CoordinatorFolder
-from coordinator.rounds import Rounds
-from coordinator.store import CoordinatorStore
+from coordinator.rounds.api import Rounds
+from coordinator.state.store import CoordinatorStore
 from fedcac.errors import UsageError
 
 __all__ = ["LOOPBACK", "Caller", "Dashboard", "DashboardSettings", "made_settings"]

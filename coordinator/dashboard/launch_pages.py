@@ -22,7 +22,7 @@ from coordinator.dashboard.launching import (
 )
 from coordinator.dashboard.pages import render, to
 from coordinator.dashboard.trail import Deed
-from coordinator.package_sealing import NOT_TRIED, is_pytorch_here
+from coordinator.rounds.package_sealing import NOT_TRIED, is_pytorch_here
 from fedcac.errors import FedcacError, ProtocolError
 from fedcac.protocol import Protocol
 from fedcac.protocol.catalogue import load_shipped, shipped_protocols

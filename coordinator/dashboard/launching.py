@@ -11,8 +11,8 @@ from starlette.requests import Request
 
 from coordinator.dashboard.access import dashboard_of
 from coordinator.dashboard.forms import file_of, number_of, text_of, texts_of
-from coordinator.package_sealing import sealed_for
-from coordinator.rounds import LaunchPlan
+from coordinator.rounds.api import LaunchPlan
+from coordinator.rounds.package_sealing import sealed_for
 from fedcac.errors import FedcacError, ProtocolError, UsageError
 from fedcac.models import demonstration_package_folder
 from fedcac.models.manifest import MANIFEST_FILE, PackageManifest

@@ -11,9 +11,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from coordinator.dashboard.desk import Dashboard
-from coordinator.records import RoundState
-from coordinator.rounds import Rounds
-from coordinator.views import RoundView
+from coordinator.rounds.api import Rounds
+from coordinator.rounds.views import RoundView
+from coordinator.state.records import RoundState
 from fedcac import __version__
 from fedcac.errors import RoundError, UsageError
 from fedcac.report import ReportFormats

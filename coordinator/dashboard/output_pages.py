@@ -14,7 +14,7 @@ from coordinator.dashboard.access import READERS, caller_of, dashboard_of, open_
 from coordinator.dashboard.output import newest_pooled, output_payload, zipped_output
 from coordinator.dashboard.pages import render
 from coordinator.dashboard.trail import Deed
-from coordinator.status import summary_of
+from coordinator.rounds.status import summary_of
 
 __all__ = ["FRAME_HEADERS", "attachment", "router"]
 

@@ -14,7 +14,7 @@ from coordinator.dashboard.accounts import Role
 from coordinator.dashboard.desk import Caller, Dashboard
 from coordinator.dashboard.round_words import PHASE_WORDS, STANDING_WORDS
 from coordinator.dashboard.sessions import form_token, new_token
-from coordinator.status_words import time_left
+from coordinator.rounds.status_words import time_left
 from fedcac.report.wording import bytes_words
 
 __all__ = ["moment", "render", "set_cookie", "to"]

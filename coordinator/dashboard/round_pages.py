@@ -26,10 +26,10 @@ from coordinator.dashboard.output import output_files
 from coordinator.dashboard.pages import render, to
 from coordinator.dashboard.round_words import may_add_late_sites, next_steps, steps_of
 from coordinator.dashboard.trail import Deed
-from coordinator.records import ENDED, OPEN, Event, EventKind, RoundState
-from coordinator.rounds import Retry
-from coordinator.status import status_of
-from coordinator.views import RoundView, Standing
+from coordinator.rounds.api import Retry
+from coordinator.rounds.status import status_of
+from coordinator.rounds.views import RoundView, Standing
+from coordinator.state.records import ENDED, OPEN, Event, EventKind, RoundState
 
 __all__ = ["router"]
 

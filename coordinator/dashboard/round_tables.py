@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from coordinator.answers import exchange_answers
 from coordinator.dashboard.round_words import EVENT_WORDS
-from coordinator.records import Event, EventKind
-from coordinator.views import RoundView
+from coordinator.rounds.answers import exchange_answers
+from coordinator.rounds.views import RoundView
+from coordinator.state.records import Event, EventKind
 from fedcac.aggregate import FlowStage
 from fedcac.report import ExchangeAnswer
 from fedcac.report.wording import (

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from coordinator.records import EventKind, RoundState
-from coordinator.status import RoundStatus
-from coordinator.views import RoundView, Standing
+from coordinator.rounds.status import RoundStatus
+from coordinator.rounds.views import RoundView, Standing
+from coordinator.state.records import EventKind, RoundState
 
 __all__ = [
     "EVENT_WORDS",

@@ -11,8 +11,8 @@ from typing import Any
 
 from sqlalchemy import Engine, Row, delete, func, insert, or_, select, update
 
-from coordinator.records import to_naive
-from coordinator.schema import USER_SESSIONS
+from coordinator.state.records import to_naive
+from coordinator.state.schema import USER_SESSIONS
 from fedcac.canonical import sha256_hex
 
 __all__ = ["ABSOLUTE", "IDLE", "Session", "Sessions", "form_token", "new_token", "token_hash"]

@@ -22,7 +22,7 @@ from coordinator.enrolment.kits import make_kit
 from coordinator.enrolment.register import EventKind
 from coordinator.flower_courier.authority import expiries_at
 from coordinator.flower_courier.certificate_verbs import certificate_warnings
-from coordinator.records import OPEN
+from coordinator.state.records import OPEN
 from fedcac.errors import FedcacError, UsageError
 from fedcac.joining import compared
 from fedcac.signing import PublicKey

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import Connection, Engine, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError as DatabaseIntegrityError
 
-from coordinator.records import to_naive
-from coordinator.schema import SIGN_IN_FAILURES
+from coordinator.state.records import to_naive
+from coordinator.state.schema import SIGN_IN_FAILURES
 from fedcac.canonical import sha256_hex
 
 __all__ = ["FREE_BY_ADDRESS", "FREE_BY_NAME", "Throttle", "key_of_name"]

@@ -9,8 +9,8 @@ from enum import StrEnum
 
 from sqlalchemy import Engine, insert, select
 
-from coordinator.records import to_naive
-from coordinator.schema import AUDIT
+from coordinator.state.records import to_naive
+from coordinator.state.schema import AUDIT
 
 __all__ = ["AuditLine", "AuditTrail", "Deed"]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from coordinator.enrolment.register import EnrolmentEvent, EventKind, Register
 from coordinator.flower_courier.folder import CourierFolder
 from coordinator.folder import CoordinatorFolder
-from coordinator.store import CoordinatorStore, EnrolledSite, RoundState
+from coordinator.state.store import CoordinatorStore, EnrolledSite, RoundState
 from fedcac.errors import SignatureError, UsageError
 from fedcac.exchange.couriering import CourierPublicKey
 from fedcac.joining import CheckedRequest, Notice, notice_name, open_request

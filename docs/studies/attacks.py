@@ -71,9 +71,9 @@ from fedcac.statistics.newton import STEP
 from fedcac.statistics.refit import REFIT, table_query
 from fedcac.statistics.resampling import replicate_rows
 from fedcac.vocabulary import RefusalCode, Resampling
-from site_agent.masked_sums import MaskedSums
-from site_agent.store import SiteStore
-from site_agent.table_source import TableSource
+from site_agent.exams.table_source import TableSource
+from site_agent.rounds.masked_sums import MaskedSums
+from site_agent.state.store import SiteStore
 
 FIELDS = ("attack", "attacker_sees", "gate_off", "gate_on", "test")
 TABLE = Path(__file__).with_suffix(".csv")

@@ -27,7 +27,7 @@ from typing import Any
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from coordinator.views import RoundView
+from coordinator.rounds.views import RoundView
 from fedcac.cli.in_memory import InMemorySite, run_round
 from fedcac.disclosure import load_policy
 from fedcac.phantom import eng_tables, miller_tables, write_tables
@@ -38,8 +38,8 @@ from fedcac.report.figures.canvas import BLUE, GREY, VERMILLION, canvas, to_svg
 from fedcac.signing import SigningKey
 from fedcac.statistics import Estimate
 from fedcac.vocabulary import Measure, RefusalCode, RowStatus
-from site_agent.store import SiteStore
-from site_agent.table_source import TableSource
+from site_agent.exams.table_source import TableSource
+from site_agent.state.store import SiteStore
 
 POLICIES = ("research", "cms")
 POOLINGS = ("own", "masked")

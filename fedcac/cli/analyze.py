@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from coordinator.report_options import add_format_options, formats_of
+from coordinator.reports.report_options import add_format_options, formats_of
 from fedcac.console import Outcome, add_format, say
 from fedcac.errors import UsageError
 
@@ -77,13 +77,13 @@ def _secret_of(table: Path) -> bytes:
 
 
 def _run(arguments: argparse.Namespace) -> Outcome:
-    from coordinator.reporting import write_round_report
+    from coordinator.reports.reporting import write_round_report
     from fedcac.cli.in_memory import NOT_SHOWN, InMemorySite, pooled_by, run_round
     from fedcac.disclosure import load_policy
     from fedcac.protocol.catalogue import load_protocol_or_shipped
     from fedcac.signing import SigningKey
-    from site_agent.store import SiteStore
-    from site_agent.table_source import TableSource
+    from site_agent.exams.table_source import TableSource
+    from site_agent.state.store import SiteStore
 
     tables, formats = _tables(arguments.site), formats_of(arguments)
     protocol = pooled_by(load_protocol_or_shipped(arguments.protocol), arguments.pooling)

@@ -41,15 +41,15 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> Outcome:
-    from coordinator.reporting import write_round_report
+    from coordinator.reports.reporting import write_round_report
     from fedcac.cli.in_memory import NOT_SHOWN, InMemorySite, SignedPackage, pooled_by, run_round
     from fedcac.disclosure import load_policy
     from fedcac.models import demonstration_package_folder, seal_package
     from fedcac.phantom import write_cohort
     from fedcac.protocol.catalogue import load_shipped
     from fedcac.signing import SigningKey
-    from site_agent.dicom_source import DicomFiles, DicomSource
-    from site_agent.store import SiteStore
+    from site_agent.exams.dicom_source import DicomFiles, DicomSource
+    from site_agent.state.store import SiteStore
 
     started = time.monotonic()
     policy = load_policy(arguments.policy)

@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
-from coordinator.engine import RoundEngine
-from coordinator.store import CoordinatorStore, EnrolledSite, RoundState
-from coordinator.views import LaunchPlan, RoundView
+from coordinator.rounds.engine import RoundEngine
+from coordinator.rounds.views import LaunchPlan, RoundView
+from coordinator.state.store import CoordinatorStore, EnrolledSite, RoundState
 from fedcac.canonical import Digest
 from fedcac.disclosure import FileLedger, Policy
 from fedcac.errors import FedcacError, RoundError
@@ -19,11 +19,11 @@ from fedcac.exchange import MailboxCourier, Spool
 from fedcac.protocol import Pooling, Protocol
 from fedcac.signing import SigningKey
 from fedcac.vocabulary import SiteName
-from site_agent.agent import SiteAgent
-from site_agent.answering import Answerer
-from site_agent.cohort import ExamSource
-from site_agent.identity import SiteIdentity
-from site_agent.store import SiteStore
+from site_agent.exams.cohort import ExamSource
+from site_agent.rounds.agent import SiteAgent
+from site_agent.rounds.answering import Answerer
+from site_agent.rounds.identity import SiteIdentity
+from site_agent.state.store import SiteStore
 
 __all__ = ["NOT_SHOWN", "InMemorySite", "SignedPackage", "pooled_by", "run_round"]
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from coordinator.report_options import add_format_options, formats_of
+from coordinator.reports.report_options import add_format_options, formats_of
 from fedcac.console import Outcome, add_format
 from fedcac.errors import UsageError
 
@@ -42,8 +42,8 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> Outcome:
-    from coordinator.release_reading import read_releases
-    from coordinator.reporting import write_repooled_report
+    from coordinator.reports.release_reading import read_releases
+    from coordinator.reports.reporting import write_repooled_report
     from fedcac.signing import PublicKey
 
     key = None

@@ -11,7 +11,7 @@ from fedcac.console import Outcome, add_format
 if TYPE_CHECKING:
     from fedcac.imaging import Series, Volume
     from fedcac.models import ModelPackage, Prediction
-    from site_agent.exam_pipeline import ScoredMask
+    from site_agent.exams.exam_pipeline import ScoredMask
 
 __all__ = ["add_parser"]
 
@@ -62,7 +62,7 @@ def _answer_radiograph(arguments: argparse.Namespace, package: ModelPackage) -> 
     from fedcac.errors import UsageError
     from fedcac.models import InferenceEngine
     from fedcac.protocol import ImageCriteria
-    from site_agent.radiograph_pipeline import prepared_radiograph, radiograph_answer
+    from site_agent.exams.radiograph_pipeline import prepared_radiograph, radiograph_answer
 
     spec = package.family.radiograph
     if spec is None or arguments.artefacts is not None:
@@ -104,7 +104,7 @@ def _score_volume(arguments: argparse.Namespace, package: ModelPackage) -> Outco
     from fedcac.models import InferenceEngine
     from fedcac.protocol import ImageCriteria
     from fedcac.scoring import profile_named
-    from site_agent.exam_pipeline import score_mask
+    from site_agent.exams.exam_pipeline import score_mask
 
     profile = profile_named(arguments.profile)
     if arguments.artefacts is not None:
@@ -166,7 +166,7 @@ def _write_artefacts(
     scored: ScoredMask,
 ) -> tuple[Path, ...]:
     from fedcac.imaging.review_artefacts import write_review_artefacts
-    from site_agent.review_artefacts import model_identity, reviewed_score
+    from site_agent.exams.review_artefacts import model_identity, reviewed_score
 
     return write_review_artefacts(
         arguments.artefacts,

@@ -25,13 +25,13 @@ from fedcac.protocol.signing import seal_protocol
 from fedcac.signing import SigningKey, trusted
 from fedcac.statistics import PoolingSession
 from fedcac.vocabulary import SiteName
-from site_agent.agent import SiteAgent
-from site_agent.answering import Answerer
-from site_agent.identity import SiteIdentity
+from site_agent.exams.table_source import TableSource
 from site_agent.opening import policy_name
+from site_agent.rounds.agent import SiteAgent
+from site_agent.rounds.answering import Answerer
+from site_agent.rounds.identity import SiteIdentity
 from site_agent.settings import SiteFolder
-from site_agent.store import SiteStore
-from site_agent.table_source import TableSource
+from site_agent.state.store import SiteStore
 
 __all__ = ["DryRun", "dry_run"]
 
@@ -98,7 +98,7 @@ def dry_run(folder: SiteFolder) -> DryRun:
 def _scored(scratch: Path, device: str, exam_time_limit_s: float) -> tuple[float, float, float]:
     from fedcac.models import demonstration_package
     from fedcac.phantom import write_cohort
-    from site_agent.dicom_source import DicomFiles, DicomSource
+    from site_agent.exams.dicom_source import DicomFiles, DicomSource
 
     write_cohort(scratch / "exams", n_sites=1, n_patients=1, seed=_EXAM_SEED, hybrid_share=0.0)
     exams = scratch / "exams" / "site-1"

@@ -10,7 +10,7 @@ from fedcac.exchange import Offer, Spool, parcel_name
 from fedcac.exchange.parcels import rounds_in
 from fedcac.signing import PublicKey, SigningKey, trusted
 from site_agent.doctor.findings import Check, Finding, Situation, failed, ok, skipped, warning
-from site_agent.peers import known_peers
+from site_agent.rounds.peers import known_peers
 
 __all__ = ["TRUST_CHECKS"]
 

@@ -22,8 +22,8 @@ from site_agent.doctor.records import RECORD_CHECKS
 from site_agent.doctor.trust import TRUST_CHECKS
 from site_agent.flower_courier.settings import CourierFolder
 from site_agent.settings import SiteFolder
-from site_agent.standing import DoctorLine, DoctorNote, write_note
-from site_agent.standing_reader import doctor_path
+from site_agent.status.standing import DoctorLine, DoctorNote, write_note
+from site_agent.status.standing_reader import doctor_path
 
 __all__ = ["EXIT_FAILED", "add_doctor_verbs", "all_checks"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fedcac.scoring import profiles
-from site_agent.store import RoundState, SiteStore
+from site_agent.state.store import RoundState, SiteStore
 
 __all__ = ["scored_exam_keys"]
 

@@ -13,17 +13,17 @@ from pathlib import Path
 
 from fedcac.console import heard_by
 from fedcac.errors import FedcacError, IntegrityError, ResourceError
-from site_agent.agent import SiteAgent
 from site_agent.faults import as_problem, disk_full
 from site_agent.opening import opened
+from site_agent.rounds.agent import SiteAgent
 from site_agent.service.logs import log_event
 from site_agent.service.notify import Notifier, Pulse
 from site_agent.service.stopping import InterruptibleSource, Stopper, StopRequested
 from site_agent.settings import SiteFolder
-from site_agent.standing import AgentNote, Progress, Standing, write_note
-from site_agent.standing_reader import StandingReader, problem_note, standing_path
-from site_agent.standing_words import progress_words
-from site_agent.store import SiteStore
+from site_agent.state.store import SiteStore
+from site_agent.status.standing import AgentNote, Progress, Standing, write_note
+from site_agent.status.standing_reader import StandingReader, problem_note, standing_path
+from site_agent.status.standing_words import progress_words
 
 __all__ = ["LONGEST_PAUSE_S", "AgentService"]
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from site_agent.cohort import ExamSource, FrozenCohort
+from site_agent.exams.cohort import ExamSource, FrozenCohort
 
 if TYPE_CHECKING:
     from fedcac.models import ModelPackage

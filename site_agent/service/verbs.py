@@ -20,9 +20,9 @@ from site_agent.service.loop import AgentService
 from site_agent.service.notify import Notifier
 from site_agent.service.stopping import Stopper
 from site_agent.settings import SiteFolder
-from site_agent.standing import Standing, read_note, write_note
-from site_agent.standing_reader import StandingReader, problem_note, standing_path
-from site_agent.standing_words import progress_words, standing_text
+from site_agent.status.standing import Standing, read_note, write_note
+from site_agent.status.standing_reader import StandingReader, problem_note, standing_path
+from site_agent.status.standing_words import progress_words, standing_text
 
 __all__ = ["add_service_verbs"]
 

@@ -9,8 +9,8 @@ from importlib.resources import files
 
 from jinja2 import Environment, StrictUndefined
 
-from site_agent.standing import AgentNote, DoctorNote, Standing
-from site_agent.standing_words import (
+from site_agent.status.standing import AgentNote, DoctorNote, Standing
+from site_agent.status.standing_words import (
     STALE_AFTER_S,
     age_words,
     duration_words,

@@ -16,7 +16,7 @@ from typing import ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 from fedcac.errors import UsageError
-from site_agent.standing import Standing, read_note
+from site_agent.status.standing import Standing, read_note
 from site_agent.status_page.page import CONTENT_POLICY, page_of
 
 __all__ = ["StatusServer", "make_server"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from fedcac.console import Outcome, add_format, say
 from site_agent.settings import SiteFolder
-from site_agent.standing_reader import standing_path
+from site_agent.status.standing_reader import standing_path
 from site_agent.status_page.server import make_server
 
 __all__ = ["add_status_page_verb"]

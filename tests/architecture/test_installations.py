@@ -114,8 +114,8 @@ def test_the_wheel_carries_protocols_policies_and_the_demonstration(tmp_path: Pa
         "fedcac/models/packages/eng2021-demo/weights.safetensors",
         "fedcac/phantom/data/ATTRIBUTION.md",
         "fedcac/report/templates/report.html.j2",
-        "site_agent/agent.py",
-        "coordinator/engine.py",
+        "site_agent/rounds/agent.py",
+        "coordinator/rounds/engine.py",
     ):
         assert name in names
     assert not any(name.startswith("tests/") for name in names)

@@ -23,7 +23,7 @@ from fedcac.protocol import DescriptivesSpec, Subgroup
 from fedcac.statistics import estimator_for
 from fedcac.statistics.descriptives import COUNTS_QUERY, MOMENTS_QUERY, Descriptives
 from fedcac.vocabulary import Measure, RefusalCode
-from site_agent.answering import Answerer
+from site_agent.rounds.answering import Answerer
 
 STUDY = Path(__file__).parents[2] / "docs" / "studies" / "attacks.py"
 

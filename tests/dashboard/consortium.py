@@ -17,16 +17,16 @@ from coordinator.dashboard.accounts import Role
 from coordinator.dashboard.app import make_app
 from coordinator.dashboard.desk import Dashboard, made_settings
 from coordinator.folder import CoordinatorFolder
-from coordinator.service import EngineService
-from coordinator.store import EnrolledSite
+from coordinator.rounds.service import EngineService
+from coordinator.state.store import EnrolledSite
 from fedcac.disclosure import FileLedger, load_policy
 from fedcac.exchange import Spool
 from fedcac.signing import PublicKey, SigningKey
-from site_agent.agent import SiteAgent
-from site_agent.answering import Answerer
-from site_agent.identity import SiteIdentity
-from site_agent.store import SiteStore
-from site_agent.table_source import TableSource
+from site_agent.exams.table_source import TableSource
+from site_agent.rounds.agent import SiteAgent
+from site_agent.rounds.answering import Answerer
+from site_agent.rounds.identity import SiteIdentity
+from site_agent.state.store import SiteStore
 
 with warnings.catch_warnings():
     # It wants a package of another name; the one there is serves.

@@ -13,7 +13,7 @@ from flower.deployment import Deployment
 from coordinator.dashboard.accounts import Role
 from coordinator.dashboard.app import make_app
 from coordinator.dashboard.desk import Dashboard, made_settings
-from coordinator.service import EngineService
+from coordinator.rounds.service import EngineService
 from fedcac.errors import FedcacError
 
 

@@ -10,7 +10,7 @@ import pytest
 from dashboard.consortium import Consortium, Visitor
 
 from coordinator.__main__ import main
-from coordinator.store import EnrolledSite
+from coordinator.state.store import EnrolledSite
 from fedcac.exchange.couriering import CourierKey
 from fedcac.joining import EnrolmentRequest, RequestKeys, open_kit
 from fedcac.signing import SigningKey

@@ -46,13 +46,13 @@ from fedcac.signing import SigningKey, open_envelope, seal, trusted
 from fedcac.statistics import PoolingSession, QueryError, estimator_for
 from fedcac.vocabulary import RefusalCode, SiteName, Vessel
 from site_agent.__main__ import main
-from site_agent.agent import SiteAgent
-from site_agent.answering import Answerer
-from site_agent.identity import SiteIdentity
-from site_agent.scoring_queue import ExamScore
+from site_agent.exams.scoring_queue import ExamScore
+from site_agent.exams.table_source import TableSource
+from site_agent.rounds.agent import SiteAgent
+from site_agent.rounds.answering import Answerer
+from site_agent.rounds.identity import SiteIdentity
 from site_agent.settings import SiteFolder
-from site_agent.store import SiteStore
-from site_agent.table_source import TableSource
+from site_agent.state.store import SiteStore
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LEAD = SigningKey.generate()
@@ -934,7 +934,7 @@ def without_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return score
 
-    monkeypatch.setattr("site_agent.dicom_source.DicomSource._scorer", scorer)
+    monkeypatch.setattr("site_agent.exams.dicom_source.DicomSource._scorer", scorer)
 
 
 def drive(site: CommandLine, form: str) -> None:

@@ -19,10 +19,10 @@ from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.exc import DatabaseError
 
 from coordinator.__main__ import main
-from coordinator.database import connect, open_database, schema_of, upgrade_database
-from coordinator.records import Event, EventKind, RoundRecord, RoundState
-from coordinator.schema import HEAD, METADATA, REVISIONS
-from coordinator.store import CoordinatorStore, Direction
+from coordinator.state.database import connect, open_database, schema_of, upgrade_database
+from coordinator.state.records import Event, EventKind, RoundRecord, RoundState
+from coordinator.state.schema import HEAD, METADATA, REVISIONS
+from coordinator.state.store import CoordinatorStore, Direction
 from fedcac.errors import FedcacError, IntegrityError
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -81,7 +81,7 @@ def test_a_new_database_has_the_newest_schema_and_the_migrations_make_the_same(
 
 
 def test_every_migration_has_its_name_in_the_list() -> None:
-    from coordinator import migrations
+    from coordinator.state import migrations
 
     files = sorted((Path(migrations.__file__).parent / "versions").glob("r*.py"))
     assert tuple(path.name[1:5] for path in files) == REVISIONS
@@ -229,7 +229,7 @@ def test_a_lease_is_one_holders_and_of_a_dead_one_the_next(database_url: str) ->
 
 HOLDER = """
 import sys, time
-from coordinator.store import CoordinatorStore
+from coordinator.state.store import CoordinatorStore
 store = CoordinatorStore(sys.argv[1])
 for turn in range(40):
     with store.leases.hold("round:r", 60) as lease:

@@ -12,26 +12,26 @@ import pytest
 from federation.test_masked_rounds import Consortium, amended
 from federation.test_round_states import FIT, SIZES, TABLE, events, step, turn_sites
 
-from coordinator.editions import Retry
 from coordinator.folder import CoordinatorFolder
-from coordinator.records import EventKind
-from coordinator.release_reading import read_releases
-from coordinator.releases import releases_jsonl, seals_of
-from coordinator.repooling import repool
-from coordinator.rounds import Rounds
-from coordinator.store import RoundState
-from coordinator.views import RoundView, Standing
+from coordinator.reports.release_reading import read_releases
+from coordinator.reports.releases import releases_jsonl, seals_of
+from coordinator.reports.repooling import repool
+from coordinator.rounds.api import Rounds
+from coordinator.rounds.editions import Retry
+from coordinator.rounds.views import RoundView, Standing
+from coordinator.state.records import EventKind
+from coordinator.state.store import RoundState
 from fedcac.cli import main
 from fedcac.errors import RoundError, UsageError
 from fedcac.exchange import parcel_name
 from fedcac.protocol import Protocol
 from fedcac.report import estimates_csv
 from fedcac.vocabulary import RefusalCode, SiteName
-from site_agent.cohort import FrozenCohort
-from site_agent.exam_pipeline import ExamScore
-from site_agent.scoring_queue import IndexExam, ScoringQueue
-from site_agent.store import SiteStore
-from site_agent.table_source import TableSource
+from site_agent.exams.cohort import FrozenCohort
+from site_agent.exams.exam_pipeline import ExamScore
+from site_agent.exams.scoring_queue import IndexExam, ScoringQueue
+from site_agent.exams.table_source import TableSource
+from site_agent.state.store import SiteStore
 
 EARLY = tuple(name for name in SIZES if name != "west")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.engine import RoundEngine
-from coordinator.store import CoordinatorStore, EnrolledSite, RoundState
-from coordinator.views import LaunchPlan, RoundView
+from coordinator.rounds.engine import RoundEngine
+from coordinator.rounds.views import LaunchPlan, RoundView
+from coordinator.state.store import CoordinatorStore, EnrolledSite, RoundState
 from fedcac.disclosure import MemoryLedger, load_policy
 from fedcac.errors import ProtocolError, UsageError
 from fedcac.exchange import MailboxCourier, Offer, Query, Request, Spool, parcel_name
@@ -19,11 +19,11 @@ from fedcac.protocol.catalogue import load_shipped
 from fedcac.protocol.signing import seal_protocol
 from fedcac.signing import SigningKey, trusted
 from fedcac.vocabulary import RefusalCode, SiteName
-from site_agent.agent import SiteAgent
-from site_agent.answering import Answerer
-from site_agent.identity import SiteIdentity
-from site_agent.store import SiteStore
-from site_agent.table_source import TableSource
+from site_agent.exams.table_source import TableSource
+from site_agent.rounds.agent import SiteAgent
+from site_agent.rounds.answering import Answerer
+from site_agent.rounds.identity import SiteIdentity
+from site_agent.state.store import SiteStore
 
 Matrix = list[list[int]]
 START = datetime(2026, 1, 1, tzinfo=UTC)

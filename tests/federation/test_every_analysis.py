@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from plans import BASE, FULL, SPECS, draw_exams, plan
 
-from coordinator.engine import RoundEngine
-from coordinator.store import CoordinatorStore, EnrolledSite, RoundState
-from coordinator.views import LaunchPlan, RoundView
+from coordinator.rounds.engine import RoundEngine
+from coordinator.rounds.views import LaunchPlan, RoundView
+from coordinator.state.store import CoordinatorStore, EnrolledSite, RoundState
 from fedcac.cli.in_memory import InMemorySite, run_round
 from fedcac.disclosure import MemoryLedger, load_policy
 from fedcac.exams import Exams
@@ -26,11 +26,11 @@ from fedcac.signing import SigningKey
 from fedcac.site_table import read_site_table
 from fedcac.statistics import POOLED, Estimate, PoolingSession, estimator_for
 from fedcac.vocabulary import Measure, RefusalCode, Resampling, RowStatus, SiteName
-from site_agent.agent import SiteAgent
-from site_agent.answering import Answerer
-from site_agent.identity import SiteIdentity
-from site_agent.store import SiteStore
-from site_agent.table_source import TableSource
+from site_agent.exams.table_source import TableSource
+from site_agent.rounds.agent import SiteAgent
+from site_agent.rounds.answering import Answerer
+from site_agent.rounds.identity import SiteIdentity
+from site_agent.state.store import SiteStore
 
 SIZES = {"north": 600, "east": 550, "south": 500, "west": 500}
 VENDORS = ("a", "b", "c")

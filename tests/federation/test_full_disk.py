@@ -15,8 +15,8 @@ import pytest
 from site_bench import Bench, watch_writes
 
 from fedcac.errors import ResourceError
-from site_agent.agent import SiteAgent
 from site_agent.faults import as_problem
+from site_agent.rounds.agent import SiteAgent
 
 ROUND = "eng-0001"
 

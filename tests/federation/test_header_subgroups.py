@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from imaging.generated import body_hu, make_series, write_series
 
-from coordinator.views import RoundView
+from coordinator.rounds.views import RoundView
 from fedcac.cli.in_memory import InMemorySite, SignedPackage, run_round
 from fedcac.disclosure import load_policy
 from fedcac.errors import TableError
@@ -23,10 +23,10 @@ from fedcac.protocol.catalogue import load_shipped
 from fedcac.signing import SigningKey
 from fedcac.site_table import read_clinical_table
 from fedcac.vocabulary import Vessel
-from site_agent.dicom_source import DicomFiles, DicomSource
-from site_agent.dictionary import data_dictionary, template_csv
-from site_agent.store import SiteStore
-from site_agent.table_source import TableSource
+from site_agent.exams.dicom_source import DicomFiles, DicomSource
+from site_agent.exams.dictionary import data_dictionary, template_csv
+from site_agent.exams.table_source import TableSource
+from site_agent.state.store import SiteStore
 
 VENDORS = {
     "SIEMENS": "Siemens",
@@ -275,7 +275,7 @@ def test_a_column_of_the_table_counts_before_the_header(
     assert np.count_nonzero(np.isnan(vendors)) == 2
     assert sorted(exams.column("slice_thickness_mm")) == sorted(p.thickness_mm for p in own)
     # What a header said is kept, and not read again.
-    monkeypatch.setattr("site_agent.header_covariates.read_acquisition", None)
+    monkeypatch.setattr("site_agent.exams.header_covariates.read_acquisition", None)
     assert source.collect(plan, loaded).exams.column("slice_thickness_mm").tolist() == (
         exams.column("slice_thickness_mm").tolist()
     )

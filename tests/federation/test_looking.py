@@ -7,25 +7,25 @@ from pathlib import Path
 
 import pytest
 
-import coordinator.intake as intake_module
-from coordinator.engine import RoundEngine
-from coordinator.pacing import Pace
-from coordinator.store import CoordinatorStore, EnrolledSite
-from coordinator.views import LaunchPlan
+import coordinator.rounds.intake as intake_module
+from coordinator.rounds.engine import RoundEngine
+from coordinator.rounds.pacing import Pace
+from coordinator.rounds.views import LaunchPlan
+from coordinator.state.store import CoordinatorStore, EnrolledSite
 from fedcac.disclosure import FileLedger, load_policy
 from fedcac.exchange import MailboxCourier, Spool
 from fedcac.phantom import eng_tables, write_tables
 from fedcac.protocol.catalogue import load_shipped
 from fedcac.signing import PublicKey, SigningKey
 from fedcac.vocabulary import SiteName
-from site_agent.agent import SiteAgent
-from site_agent.answering import Answerer
-from site_agent.identity import SiteIdentity
+from site_agent.exams.table_source import TableSource
+from site_agent.rounds.agent import SiteAgent
+from site_agent.rounds.answering import Answerer
+from site_agent.rounds.identity import SiteIdentity
 from site_agent.service.loop import AgentService
 from site_agent.service.notify import Notifier
 from site_agent.settings import SiteFolder
-from site_agent.store import SiteStore
-from site_agent.table_source import TableSource
+from site_agent.state.store import SiteStore
 
 
 class Clock:

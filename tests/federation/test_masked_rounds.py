@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from plans import BASE, SPECS, plan
 
-from coordinator.engine import RoundEngine
-from coordinator.launching import Launcher
-from coordinator.store import CoordinatorStore, Direction, EnrolledSite, RoundState
-from coordinator.views import LaunchPlan, RoundView
+from coordinator.rounds.engine import RoundEngine
+from coordinator.rounds.launching import Launcher
+from coordinator.rounds.views import LaunchPlan, RoundView
+from coordinator.state.store import CoordinatorStore, Direction, EnrolledSite, RoundState
 from fedcac.cli.in_memory import pooled_by
 from fedcac.disclosure import MemoryLedger, load_policy
 from fedcac.errors import RoundError, UsageError
@@ -29,11 +29,11 @@ from fedcac.protocol.catalogue import load_shipped, shipped_protocols
 from fedcac.signing import SigningKey
 from fedcac.statistics import POOLED, Estimate, PoolingSession, estimator_for
 from fedcac.vocabulary import RefusalCode, RowStatus, SiteName
-from site_agent.agent import SiteAgent
-from site_agent.answering import Answerer
-from site_agent.identity import SiteIdentity
-from site_agent.store import SiteStore
-from site_agent.table_source import TableSource
+from site_agent.exams.table_source import TableSource
+from site_agent.rounds.agent import SiteAgent
+from site_agent.rounds.answering import Answerer
+from site_agent.rounds.identity import SiteIdentity
+from site_agent.state.store import SiteStore
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 AGREEMENT = SPECS["agreement"].model_copy(update={"id": "agreement"})
@@ -512,7 +512,7 @@ def test_a_lead_that_sums_two_analyses_over_different_sites_gets_neither(
                 Block(analysis=analysis, n_numbers=n, bound=LARGEST_VALUE, members=members),
             )
 
-    monkeypatch.setattr("coordinator.masked_sums.MaskedSums._blocks", uneven)
+    monkeypatch.setattr("coordinator.rounds.masked_sums.MaskedSums._blocks", uneven)
     round_id = consortium.launch()
     with pytest.raises(RoundError) as caught:
         consortium.run(round_id)
@@ -538,7 +538,7 @@ def test_a_bound_that_would_measure_a_site_is_not_answered(
     consortium: Consortium, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Of four sites only two have no number above 42: who answers would tell.
-    monkeypatch.setattr("coordinator.masked_sums.LARGEST_VALUE", 42.0)
+    monkeypatch.setattr("coordinator.rounds.masked_sums.LARGEST_VALUE", 42.0)
     round_id = consortium.launch(TABLE_ALONE)
     with pytest.raises(RoundError) as caught:
         consortium.run(round_id)

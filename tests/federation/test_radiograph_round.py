@@ -16,8 +16,8 @@ import pytest
 import torch
 from radiograph_package import write_radiograph_package
 
-from coordinator.reporting import write_round_report
-from coordinator.views import RoundView
+from coordinator.reports.reporting import write_round_report
+from coordinator.rounds.views import RoundView
 from fedcac.cli.in_memory import InMemorySite, SignedPackage, run_round
 from fedcac.disclosure import load_policy
 from fedcac.imaging import load_radiograph
@@ -27,8 +27,8 @@ from fedcac.protocol import ImageCriteria
 from fedcac.protocol.catalogue import load_shipped
 from fedcac.signing import SigningKey
 from fedcac.vocabulary import ExclusionReason
-from site_agent.dicom_source import DicomFiles, DicomSource
-from site_agent.store import SiteStore
+from site_agent.exams.dicom_source import DicomFiles, DicomSource
+from site_agent.state.store import SiteStore
 
 PROTOCOL = load_shipped("hong2025-cxr")
 N_PATIENTS = 40

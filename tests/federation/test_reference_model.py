@@ -15,8 +15,8 @@ import pytest
 import yaml
 from radiograph_package import write_radiograph_package
 
-from coordinator.reporting import write_round_report
-from coordinator.views import RoundView
+from coordinator.reports.reporting import write_round_report
+from coordinator.rounds.views import RoundView
 from fedcac.canonical import canonical_bytes
 from fedcac.cli.in_memory import InMemorySite, SignedPackage, run_round
 from fedcac.disclosure import load_policy
@@ -35,11 +35,11 @@ from fedcac.protocol.schema import Reference
 from fedcac.scoring import profile_named, score_volume
 from fedcac.signing import SigningKey
 from fedcac.vocabulary import ExclusionReason, Modality, ReferenceKind
-from site_agent.cohort import ExamSource, FrozenCohort, empty_cohort
-from site_agent.dicom_source import DicomFiles, DicomSource
-from site_agent.reference_model import reference_key
+from site_agent.exams.cohort import ExamSource, FrozenCohort, empty_cohort
+from site_agent.exams.dicom_source import DicomFiles, DicomSource
+from site_agent.exams.reference_model import reference_key
 from site_agent.service.stopping import InterruptibleSource, Stopper
-from site_agent.store import SiteStore
+from site_agent.state.store import SiteStore
 
 N_PATIENTS = 3
 NOTE = "reference read by a model, not by an expert"

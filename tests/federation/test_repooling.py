@@ -17,11 +17,11 @@ from federation.test_masked_rounds import AGREEMENT, Consortium
 from plans import BASE, SPECS, plan
 
 from coordinator.__main__ import main as coordinator_main
-from coordinator.release_reading import read_releases
-from coordinator.releases import releases_jsonl
-from coordinator.repooling import repool
-from coordinator.store import RoundState
-from coordinator.views import RoundView
+from coordinator.reports.release_reading import read_releases
+from coordinator.reports.releases import releases_jsonl
+from coordinator.reports.repooling import repool
+from coordinator.rounds.views import RoundView
+from coordinator.state.store import RoundState
 from fedcac.canonical import canonical_bytes, digest_of
 from fedcac.cli import main
 from fedcac.cli.in_memory import InMemorySite, run_round
@@ -32,8 +32,8 @@ from fedcac.protocol.catalogue import load_shipped
 from fedcac.report import estimates_csv
 from fedcac.signing import SigningKey
 from fedcac.vocabulary import RowStatus
-from site_agent.store import SiteStore
-from site_agent.table_source import TableSource
+from site_agent.exams.table_source import TableSource
+from site_agent.state.store import SiteStore
 
 QUICK = ("agreement", "accuracy", "auc", "comparison", "kaplan_meier")
 KINDS = {kind: SPECS[kind].model_copy(update={"id": kind}) for kind in QUICK}

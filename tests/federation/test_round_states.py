@@ -14,16 +14,16 @@ import pytest
 from federation.test_masked_rounds import AGREEMENT, MODEL, START, Consortium, amended
 from plans import plan
 
-from coordinator.engine import RoundEngine
-from coordinator.records import EventKind
-from coordinator.store import CoordinatorStore, RoundState
-from coordinator.views import LaunchPlan, RoundView, Standing
+from coordinator.rounds.engine import RoundEngine
+from coordinator.rounds.views import LaunchPlan, RoundView, Standing
+from coordinator.state.records import EventKind
+from coordinator.state.store import CoordinatorStore, RoundState
 from fedcac.errors import ProtocolError, RoundError, UsageError
 from fedcac.exchange import MailboxCourier, parcel_name
 from fedcac.report import estimates_csv
 from fedcac.vocabulary import SiteName
-from site_agent.store import RoundState as SiteRoundState
-from site_agent.store import SiteStore
+from site_agent.state.store import RoundState as SiteRoundState
+from site_agent.state.store import SiteStore
 
 SIZES = {"north": 60, "east": 55, "south": 50, "west": 65}
 TABLE = plan((AGREEMENT,))

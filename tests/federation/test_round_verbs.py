@@ -19,11 +19,11 @@ from federation.test_round_states import SIZES, TABLE
 
 from coordinator.__main__ import main
 from coordinator.folder import CoordinatorFolder
-from coordinator.records import EnrolledSite, RoundState
-from coordinator.rounds import LaunchPlan, Rounds
-from coordinator.service import EngineService
-from coordinator.status_words import in_words, in_words_short, time_left
-from coordinator.store import CoordinatorStore
+from coordinator.rounds.api import LaunchPlan, Rounds
+from coordinator.rounds.service import EngineService
+from coordinator.rounds.status_words import in_words, in_words_short, time_left
+from coordinator.state.records import EnrolledSite, RoundState
+from coordinator.state.store import CoordinatorStore
 from fedcac.errors import RoundError
 
 NAMES = ("north", "east", "west")

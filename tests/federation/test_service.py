@@ -22,14 +22,14 @@ from site_bench import Bench, CountedSource
 
 import site_agent.service.loop as loop
 from fedcac.errors import UsageError
-from site_agent.cohort import ExamSource, FrozenCohort
+from site_agent.exams.cohort import ExamSource, FrozenCohort
 from site_agent.service.lock import agent_lock, running_agent
 from site_agent.service.logs import kept_log, log_event
 from site_agent.service.loop import AgentService
 from site_agent.service.notify import Notifier
 from site_agent.service.stopping import Stopper
-from site_agent.standing import Standing, read_note
-from site_agent.standing_reader import standing_path
+from site_agent.status.standing import Standing, read_note
+from site_agent.status.standing_reader import standing_path
 
 ROUND = "eng-0001"
 NAME = "DOE^JANE"
@@ -178,7 +178,7 @@ def test_the_second_signal_ends_at_once(tmp_path: Path, monkeypatch: pytest.Monk
         time.sleep(60)
         return False
 
-    monkeypatch.setattr("site_agent.agent.SiteAgent._step_round", hang)
+    monkeypatch.setattr("site_agent.rounds.agent.SiteAgent._step_round", hang)
     child = serve(bench)
     until(marker.exists, child)
     os.kill(child, signal.SIGTERM)

@@ -15,10 +15,10 @@ from fedcac.disclosure import policy as policy_module
 from fedcac.errors import RoundError
 from fedcac.exchange import parcel_name
 from fedcac.signing import SigningKey
-from site_agent.agent import SiteAgent
-from site_agent.scoring_queue import ScoringQueue
+from site_agent.exams.scoring_queue import ScoringQueue
+from site_agent.rounds.agent import SiteAgent
 from site_agent.settings import SiteFolder
-from site_agent.store import SiteStore
+from site_agent.state.store import SiteStore
 
 ROUND = "eng-0001"
 

@@ -28,19 +28,19 @@ from typing import TYPE_CHECKING, Any
 from coordinator.__main__ import main as coordinator_main
 from coordinator.flower_courier.folder import CourierFolder
 from coordinator.folder import CoordinatorFolder
-from coordinator.reporting import write_round_report
-from coordinator.views import LaunchPlan, RoundView
+from coordinator.reports.reporting import write_round_report
+from coordinator.rounds.views import LaunchPlan, RoundView
 from fedcac.disclosure import FileLedger, load_policy
 from fedcac.exchange import Spool
 from fedcac.protocol import Protocol
 from fedcac.protocol.catalogue import load_protocol_or_shipped
 from fedcac.signing import PublicKey, SigningKey
-from site_agent.agent import SiteAgent
-from site_agent.answering import Answerer
+from site_agent.exams.table_source import TableSource
 from site_agent.flower_courier.pack import pack_courier
-from site_agent.identity import SiteIdentity
-from site_agent.store import SiteStore
-from site_agent.table_source import TableSource
+from site_agent.rounds.agent import SiteAgent
+from site_agent.rounds.answering import Answerer
+from site_agent.rounds.identity import SiteIdentity
+from site_agent.state.store import SiteStore
 
 if TYPE_CHECKING:
     from flower.namespaces import Network

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 from flower.deployment import Deployment, secret_of
 
-from coordinator.reporting import write_round_report
-from coordinator.views import RoundView
+from coordinator.reports.reporting import write_round_report
+from coordinator.rounds.views import RoundView
 from fedcac.cli.in_memory import InMemorySite, run_round
 from fedcac.disclosure import load_policy
 from fedcac.protocol import Protocol
 from fedcac.signing import SigningKey
-from site_agent.store import SiteStore
-from site_agent.table_source import TableSource
+from site_agent.exams.table_source import TableSource
+from site_agent.state.store import SiteStore
 
 __all__ = ["answers_given_twice", "estimates_in_memory", "estimates_of", "paired_tables"]
 

@@ -6,8 +6,8 @@ import sys
 import time
 from pathlib import Path
 
+from site_agent.exams.table_source import TableSource
 from site_agent.opening import opened
-from site_agent.table_source import TableSource
 
 if __name__ == "__main__":
     with opened(Path(sys.argv[1]), guard=lambda _: TableSource(Path(sys.argv[2]))) as (agent, _):

@@ -197,12 +197,14 @@ for name in ("__main__", "adapter", "carrying", "line", "settings", "supernode")
 for module in list(sys.modules.values()):
     if module.__name__.split(".")[0] in ("fedcac", "site_agent", "coordinator"):
         assert module.__file__.startswith(sys.argv[1]), module
-for name in ("fedcac.signing", "fedcac.statistics", "site_agent.agent", "coordinator.engine"):
+beyond = ["fedcac.signing", "fedcac.statistics"]
+beyond += ["site_agent.rounds.agent", "coordinator.rounds.engine"]
+for name in beyond:
     try:
         importlib.import_module(name)
     except ModuleNotFoundError:
         continue
-    assert name == "coordinator.engine", name + " is in reach of the packed courier"
+    assert name == "coordinator.rounds.engine", name + " is in reach of the packed courier"
 heavy = {"torch", "monai", "pydicom", "pandas", "scipy"} & set(sys.modules)
 assert not heavy, heavy
 """

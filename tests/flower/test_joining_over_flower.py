@@ -18,14 +18,14 @@ from fedcac.disclosure import FileLedger, load_policy
 from fedcac.exchange import Spool
 from fedcac.signing import PublicKey, SigningKey
 from site_agent.__main__ import main as site_main
-from site_agent.agent import SiteAgent
-from site_agent.answering import Answerer
+from site_agent.exams.table_source import TableSource
 from site_agent.flower_courier.line import look
 from site_agent.flower_courier.settings import CourierFolder
-from site_agent.identity import SiteIdentity
+from site_agent.rounds.agent import SiteAgent
+from site_agent.rounds.answering import Answerer
+from site_agent.rounds.identity import SiteIdentity
 from site_agent.settings import SiteFolder
-from site_agent.store import SiteStore
-from site_agent.table_source import TableSource
+from site_agent.state.store import SiteStore
 
 PROTOCOL = "eng2021-nongated"
 

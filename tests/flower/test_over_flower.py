@@ -19,15 +19,15 @@ from typing import Any
 import pytest
 from flower.deployment import Deployment, secret_of
 
-from coordinator.reporting import write_round_report
+from coordinator.reports.reporting import write_round_report
 from fedcac.cli.in_memory import InMemorySite, run_round
 from fedcac.disclosure import load_policy
 from fedcac.exchange import DirectoryMailbox
 from fedcac.exchange.couriering import CourierKey, Order
 from fedcac.protocol.catalogue import load_protocol_or_shipped
 from fedcac.signing import SigningKey
-from site_agent.store import SiteStore
-from site_agent.table_source import TableSource
+from site_agent.exams.table_source import TableSource
+from site_agent.state.store import SiteStore
 
 PROTOCOL = "eng2021-nongated"
 ROOT = Path(__file__).parents[2]

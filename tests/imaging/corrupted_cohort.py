@@ -16,8 +16,8 @@ from fedcac.errors import DicomError
 from fedcac.imaging import exam_key, load_volume, pair_manifest
 from fedcac.protocol import ImageCriteria
 from fedcac.scoring import profile_named, score_volume
-from site_agent.scoring_queue import ExamScore, IndexExam, ScoringQueue
-from site_agent.store import SiteStore
+from site_agent.exams.scoring_queue import ExamScore, IndexExam, ScoringQueue
+from site_agent.state.store import SiteStore
 
 PATIENT = "SECRET-PATIENT-{:04d}"
 _SECRET = bytes(range(32))

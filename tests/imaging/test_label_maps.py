@@ -21,10 +21,10 @@ from fedcac.imaging import parse_labels, read_label_map
 from fedcac.scoring import score_volume
 from fedcac.signing import SigningKey
 from fedcac.vocabulary import VESSEL_UNKNOWN, Vessel
-from site_agent.dicom_source import DicomFiles, check_cohort
-from site_agent.reference_scores import reference_score_from_annotation, score_references
+from site_agent.exams.dicom_source import DicomFiles, check_cohort
+from site_agent.exams.reference_scores import reference_score_from_annotation, score_references
 from site_agent.settings import SiteFolder, SiteSettings, create_site_folder
-from site_agent.store import SiteStore
+from site_agent.state.store import SiteStore
 
 NAMED = parse_labels("1=lm, 2=lad 3=lcx,4=rca")
 CALCIUM = parse_labels("calcium")

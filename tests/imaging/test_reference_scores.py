@@ -36,10 +36,10 @@ from fedcac.protocol.catalogue import load_shipped
 from fedcac.scoring import CalciumScore, profile_named, score_volume
 from fedcac.site_table import ClinicalTable, read_clinical_table
 from fedcac.vocabulary import ExclusionReason, ReferenceKind, Vessel
-from site_agent.dicom_source import DicomFiles, DicomSource, check_cohort
-from site_agent.reference_scores import reference_score_from_annotation, score_references
-from site_agent.review_artefacts import reviewed_score
-from site_agent.store import SiteStore
+from site_agent.exams.dicom_source import DicomFiles, DicomSource, check_cohort
+from site_agent.exams.reference_scores import reference_score_from_annotation, score_references
+from site_agent.exams.review_artefacts import reviewed_score
+from site_agent.state.store import SiteStore
 
 PROFILE = profile_named("agatston1990")
 MODEL = ModelIdentity("some-model", "1.2.3", "sha256:" + "0f" * 32, is_demonstration=False)

@@ -38,9 +38,9 @@ from fedcac.phantom.dicom import ExamLabel, write_series
 from fedcac.protocol import CategoryScheme, ImageCriteria
 from fedcac.scoring import CalciumScore, profile_named, score_volume
 from fedcac.vocabulary import VESSEL_UNKNOWN, Vessel
-from site_agent.exam_pipeline import ExamScore
-from site_agent.review_artefacts import ArtefactPlan, ArtefactWriter, reviewed_score
-from site_agent.scoring_queue import IndexExam
+from site_agent.exams.exam_pipeline import ExamScore
+from site_agent.exams.review_artefacts import ArtefactPlan, ArtefactWriter, reviewed_score
+from site_agent.exams.scoring_queue import IndexExam
 
 MODEL = ModelIdentity("some-model", "1.2.3", "sha256:" + "0f" * 32, is_demonstration=False)
 PROFILE = "agatston1990"

@@ -13,23 +13,23 @@ from joining.consortium import CommandFailed, Lead, SiteHome
 
 from coordinator.flower_courier.folder import CourierFolder
 from coordinator.folder import opened
-from coordinator.site_keys import SiteKeys
-from coordinator.store import CoordinatorStore
-from coordinator.views import LaunchPlan, RoundView
+from coordinator.rounds.site_keys import SiteKeys
+from coordinator.rounds.views import LaunchPlan, RoundView
+from coordinator.state.store import CoordinatorStore
 from fedcac.disclosure import FileLedger, load_policy
 from fedcac.exchange import Spool
 from fedcac.joining import Notice
 from fedcac.protocol.catalogue import load_protocol_or_shipped
 from fedcac.signing import PublicKey, SigningKey
 from fedcac.vocabulary import SiteName
-from site_agent.agent import SiteAgent
-from site_agent.answering import Answerer
-from site_agent.identity import SiteIdentity
+from site_agent.exams.table_source import TableSource
 from site_agent.joining.membership import Membership
-from site_agent.peers import LivePeers, known_peers
+from site_agent.rounds.agent import SiteAgent
+from site_agent.rounds.answering import Answerer
+from site_agent.rounds.identity import SiteIdentity
+from site_agent.rounds.peers import LivePeers, known_peers
 from site_agent.settings import SiteFolder
-from site_agent.store import SiteStore
-from site_agent.table_source import TableSource
+from site_agent.state.store import SiteStore
 
 PROTOCOL = "eng2021-nongated"
 

@@ -38,7 +38,7 @@ from site_agent.pacs.selection import Finding, Verdict
 from site_agent.pacs.settings import RoleRule, SeriesRules
 from site_agent.pacs.worklist import Wish
 from site_agent.settings import SiteFolder
-from site_agent.store import RoundRecord, RoundState, SiteStore
+from site_agent.state.store import RoundRecord, RoundState, SiteStore
 
 CANARY = "ZZCANARY4711"
 DAY = date(2020, 3, 1)

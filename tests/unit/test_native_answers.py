@@ -19,8 +19,8 @@ from fedcac.site_table import (
     read_clinical_table,
     read_site_table,
 )
-from site_agent.exam_answers import scored_exam
-from site_agent.records import ExamRecord
+from site_agent.exams.exam_answers import scored_exam
+from site_agent.state.records import ExamRecord
 
 HONG, ENG = load_shipped("hong2025-cxr"), load_shipped("eng2021-nongated")
 PAIR = ExamPair("key", Path("x"), None, None, "P1")

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from coordinator.answers import exchange_answers
-from coordinator.reporting import write_round_report
-from coordinator.views import RoundView
+from coordinator.reports.reporting import write_round_report
+from coordinator.rounds.answers import exchange_answers
+from coordinator.rounds.views import RoundView
 from fedcac.cli.in_memory import InMemorySite, run_round
 from fedcac.disclosure import load_policy
 from fedcac.phantom import miller_tables, write_tables
@@ -24,8 +24,8 @@ from fedcac.report.withheld_tables import withheld_document, withheld_table
 from fedcac.signing import SigningKey
 from fedcac.statistics.estimator import POOLED, Estimate
 from fedcac.vocabulary import Measure, RefusalCode, Resampling, RowStatus
-from site_agent.store import SiteStore
-from site_agent.table_source import TableSource
+from site_agent.exams.table_source import TableSource
+from site_agent.state.store import SiteStore
 
 KEPT = (
     "accuracy",

@@ -12,11 +12,11 @@ from fedcac.disclosure import MemoryLedger, load_policy
 from fedcac.errors import PackageError
 from fedcac.exchange import Spool
 from fedcac.signing import SigningKey
-from site_agent.agent import SiteAgent
-from site_agent.answering import Answerer
-from site_agent.identity import SiteIdentity
-from site_agent.store import SiteStore
-from site_agent.table_source import TableSource
+from site_agent.exams.table_source import TableSource
+from site_agent.rounds.agent import SiteAgent
+from site_agent.rounds.answering import Answerer
+from site_agent.rounds.identity import SiteIdentity
+from site_agent.state.store import SiteStore
 
 DIGEST = "sha256:" + "0" * 64
 

@@ -26,7 +26,7 @@ from fedcac.site_table import (
     survey_clinical_table,
 )
 from site_agent.__main__ import main
-from site_agent.dictionary import (
+from site_agent.exams.dictionary import (
     DICTIONARY_FILE,
     TEMPLATE_FILE,
     ColumnEntry,

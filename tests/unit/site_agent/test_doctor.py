@@ -21,8 +21,8 @@ from site_agent.doctor.machine import needed_packages, versions_tested
 from site_agent.doctor.verbs import all_checks
 from site_agent.flower_courier.settings import CourierFolder
 from site_agent.redaction import redacted
-from site_agent.standing import DoctorNote, read_note
-from site_agent.standing_reader import doctor_path
+from site_agent.status.standing import DoctorNote, read_note
+from site_agent.status.standing_reader import doctor_path
 
 DOCS = Path(__file__).parents[3] / "docs" / "how-to"
 PATIENT = "DOE^JANE"

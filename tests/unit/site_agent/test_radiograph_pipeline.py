@@ -29,10 +29,10 @@ from fedcac.phantom.radiographs import draw_radiograph
 from fedcac.protocol import CategoryScheme, ImageCriteria, Protocol
 from fedcac.protocol.catalogue import load_shipped
 from fedcac.vocabulary import ExclusionReason
-from site_agent.exam_pipeline import ExamPipeline, ExamScore, package_pipeline
-from site_agent.radiograph_pipeline import prepared_radiograph
-from site_agent.scoring_queue import IndexExam, ScoringQueue
-from site_agent.store import SiteStore
+from site_agent.exams.exam_pipeline import ExamPipeline, ExamScore, package_pipeline
+from site_agent.exams.radiograph_pipeline import prepared_radiograph
+from site_agent.exams.scoring_queue import IndexExam, ScoringQueue
+from site_agent.state.store import SiteStore
 
 CRITERIA = ImageCriteria(min_slices=1, choose_series=True)
 HONG = load_shipped("hong2025-cxr")

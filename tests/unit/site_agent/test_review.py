@@ -37,11 +37,11 @@ from fedcac.statistics import PoolingSession
 from fedcac.vocabulary import RefusalCode, SiteName
 from site_agent import cli
 from site_agent.__main__ import main
-from site_agent.answering import Answerer
-from site_agent.cohort import FrozenCohort, flow_of
-from site_agent.review import HeldReply, review_document, review_text
+from site_agent.exams.cohort import FrozenCohort, flow_of
+from site_agent.rounds.answering import Answerer
+from site_agent.rounds.review import HeldReply, review_document, review_text
 from site_agent.settings import SiteFolder, SiteSettings, create_site_folder
-from site_agent.store import ExchangeState, RoundRecord, RoundState, SiteStore
+from site_agent.state.store import ExchangeState, RoundRecord, RoundState, SiteStore
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 KEY = SigningKey.generate()

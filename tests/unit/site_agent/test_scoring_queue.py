@@ -19,15 +19,15 @@ from fedcac.phantom import chest_ct_folder
 from fedcac.protocol import ImageCriteria
 from fedcac.scoring import profile_named, score_volume
 from fedcac.vocabulary import ExclusionReason, Vessel
-from site_agent.exam_pipeline import (
+from site_agent.exams.exam_pipeline import (
     ExamPipeline,
     ExamScore,
     default_limits,
     package_pipeline,
     score_mask,
 )
-from site_agent.scoring_queue import MAXIMUM_ATTEMPTS, IndexExam, ScoringQueue
-from site_agent.store import SiteStore
+from site_agent.exams.scoring_queue import MAXIMUM_ATTEMPTS, IndexExam, ScoringQueue
+from site_agent.state.store import SiteStore
 
 KEY = ("sha256:package", "agatston1990")
 LIMITS = StreamLimits(n_in_flight=3, n_workers=2, time_limit_s=120.0)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from fedcac.errors import UsageError
-from site_agent.standing import (
+from site_agent.status.standing import (
     AgentNote,
     DoctorLine,
     DoctorNote,
@@ -25,7 +25,7 @@ from site_agent.standing import (
     Standing,
     write_note,
 )
-from site_agent.standing_words import duration_words, standing_text
+from site_agent.status.standing_words import duration_words, standing_text
 from site_agent.status_page.page import CONTENT_POLICY, page_of
 from site_agent.status_page.server import StatusServer, make_server
 

@@ -1,0 +1,1 @@
+"""The coordinator's database: sites, rounds, parcels, events and leases."""

@@ -1,0 +1,1 @@
+"""Where a site's exams come from, and how they are scored."""

@@ -1,0 +1,1 @@
+"""A site's part of a round: verify, approve, answer through the gate, let go."""

@@ -1,0 +1,1 @@
+"""The site's database: rounds, exam records and held replies."""

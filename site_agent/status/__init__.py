@@ -1,0 +1,1 @@
+"""Where every round of a site stands, for its people."""
