@@ -210,6 +210,8 @@ def test_a_hostile_bundle_runs_nothing_at_a_site_and_reads_nothing(
     deployment: Deployment, tmp_path: Path
 ) -> None:
     site = deployment.sites["duke"]
+    if not (site.courier / "state" / "last-serial").exists():
+        deployment.finish(deployment.launch(PROTOCOL))
     reply = "attacked-round.reply-0001"
     DirectoryMailbox(site.spool / "outbox").put(reply, b"released")
     inbox_before = sorted(path.name for path in (site.spool / "inbox").iterdir())
