@@ -1,4 +1,4 @@
-"""Writes the reference pages that come from code: command lines and the protocol schema.
+"""Writes the reference pages that come from code: commands, the protocol schema, dependencies.
 
 `make docs` runs it; a test compares what is committed with what it would write.
 """
@@ -9,6 +9,8 @@ import argparse
 import json
 import os
 from pathlib import Path
+
+import dependencies
 
 __all__ = ["pages"]
 
@@ -46,6 +48,7 @@ def pages() -> dict[Path, str]:
     return {
         _FOLDER / "commands.md": _HEAD + "# Commands\n\n" + "\n\n".join(commands) + "\n",
         _FOLDER / "protocol.schema.json": schema + "\n",
+        _FOLDER / "dependencies.md": _HEAD + dependencies.page(),
     }
 
 
