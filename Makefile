@@ -14,7 +14,7 @@ deploy-demo: $(VENV)/.dev-installed ## a round over Flower on this machine: Supe
 	$(BIN)/python tests/flower/deployment.py --out build/deploy-demo
 
 test: $(VENV)/.dev-installed ## every test
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile -rs
 
 check: $(VENV)/.dev-installed ## format, lint, types, layers
 	$(BIN)/ruff format --check .
