@@ -7,7 +7,7 @@ after a crash the stored replies are replayed and the round goes on where it was
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
@@ -50,6 +50,7 @@ class RoundEngine:
         self._courier = courier
         self._lead_keys = trusted([key.public])
         self._clock = clock
+        self._sent: set[str] = set()
         intake = Intake(store, courier, clock)
         sums = MaskedSums(store, courier, intake, key, clock)
         self._reader = RoundReader(store, intake, sums, self._lead_keys)
@@ -164,19 +165,39 @@ class RoundEngine:
             driver.run(record, offer, protocol, lease)
 
     def _send_offer(self, record: RoundRecord, offer: Offer) -> None:
+        self._send_parcels(record, offer.sites)
+        self._sent.add(record.round_id)
+        event = Event(self._clock(), ENGINE, EventKind.OFFERED, record.round_id)
+        self._store.move(record, RoundState.OFFERED, event)
+
+    def _send_parcels(self, record: RoundRecord, sites: Iterable[str]) -> None:
         parcels = self._store.sent_to_all(record.round_id)
         offer_name = parcel_name(record.round_id, "offer")
-        for site in offer.sites:
+        for site in sites:
             # The offer goes last: a site that sees it finds everything else already there.
             for name in sorted(parcels, key=lambda name: name == offer_name):
                 self._courier.send(SiteName(site), name, parcels[name])
-        event = Event(self._clock(), ENGINE, EventKind.OFFERED, record.round_id)
-        self._store.move(record, RoundState.OFFERED, event)
+
+    def _send_again(self, record: RoundRecord, offer: Offer) -> None:
+        """Send what a site may have lost, once in this process: spool or journal may be new."""
+        if record.round_id in self._sent:
+            return
+        for site in offer.sites:
+            if self._reader.acceptance(offer, site, collect=True) is None:
+                try:
+                    self._send_parcels(record, [site])
+                except RoundError as error:
+                    # Where another parcel lies in its place, the site refuses that by itself.
+                    if error.code != "round.parcel_changed":
+                        raise
+        self._sent.add(record.round_id)
 
     def _begin_answering(self, record: RoundRecord, offer: Offer) -> None:
         """Go on once the sites asked have said whether they take part, or their time is over."""
         awaited = offer.sites
-        if record.edition > 1:
+        if record.edition == 1:
+            self._send_again(record, offer)
+        else:
             self._editions.send_offer(record, offer)
             awaited = self._reader.edition(record).added
         words = [self._reader.acceptance(offer, site, collect=True) for site in awaited]

@@ -127,6 +127,26 @@ def test_a_restarted_coordinator_goes_on_from_its_store(network: Network) -> Non
     assert network.engine().step(round_id).record.state is RoundState.POOLED
 
 
+def test_an_offer_that_was_lost_on_its_way_is_sent_again_by_a_restarted_engine(
+    network: Network,
+) -> None:
+    round_id = network.launch(4)
+    network.engine().step(round_id)
+    offer = parcel_name(round_id, "offer")
+    lost, altered, *answered = network.spools
+    for name in answered:
+        network.agents[name].step()
+    # One site's spool, or the journal on the way to it, was lost; in another's lies a forgery.
+    network.spools[lost] = Spool.in_memory()
+    forged = Spool.in_memory()
+    forged.inbox.put(offer, b"forged")
+    network.spools[altered] = forged
+    engine = network.engine()
+    assert engine.step(round_id).record.state is RoundState.OFFERED
+    assert set(network.spools[lost].inbox.names()) == {offer, parcel_name(round_id, "protocol")}
+    assert forged.inbox.get(offer) == b"forged"
+
+
 def test_after_the_deadline_enough_sites_go_on_without_the_silent_one(network: Network) -> None:
     round_id = network.launch(3)
     talking = [network.agents[name] for name in ("site1", "site2", "site4")]
