@@ -27,6 +27,7 @@ from coordinator.dashboard.pages import render, to
 from coordinator.dashboard.round_words import may_add_late_sites, next_steps, steps_of
 from coordinator.dashboard.trail import Deed
 from coordinator.rounds.api import Retry
+from coordinator.rounds.service import SERVICE_LEASE
 from coordinator.rounds.status import status_of
 from coordinator.rounds.views import RoundView, Standing
 from coordinator.state.records import ENDED, OPEN, Event, EventKind, RoundState
@@ -64,7 +65,9 @@ def _all(request: Request) -> dict[str, Any]:
                 if record.state in ENDED:
                     dashboard.ended[record.round_id] = row
             rows.append(row)
-    return {"rows": rows}
+    is_waiting = any(record.state in OPEN for record in dashboard.store.rounds())
+    is_still = is_waiting and dashboard.store.leases.holder(SERVICE_LEASE) is None
+    return {"rows": rows, "is_still": is_still}
 
 
 def _row(view: RoundView, now: datetime) -> dict[str, Any]:

@@ -10,17 +10,21 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 
 from coordinator.folder import CoordinatorFolder
 from coordinator.rounds.api import Rounds
 from coordinator.rounds.pacing import Pace
+from coordinator.state.leases import Lease
 from coordinator.state.records import ENDED, OPEN
 from coordinator.state.store import CoordinatorStore
 from fedcac.errors import FedcacError
 
-__all__ = ["EngineService", "stopping_on_signals"]
+__all__ = ["SERVICE_LEASE", "EngineService", "stopping_on_signals"]
+
+SERVICE_LEASE = "service"
+"""Held by a service while it runs, so that others can see that rounds are moved on."""
 
 
 class EngineService:
@@ -65,10 +69,19 @@ class EngineService:
         Sooner where something moved a moment ago (`coordinator.rounds.pacing`).
         """
         pace = Pace(interval_s)
+        with ExitStack() as presence:
+            self._run(pace, stop, presence)
+
+    def _run(self, pace: Pace, stop: threading.Event, presence: ExitStack) -> None:
+        lease: Lease | None = None
         while not stop.is_set():
             begun = time.monotonic()
             self._is_moved = False
             try:
+                if lease is None or lease.is_lost:
+                    # Another service may have had it until now.
+                    presence.close()
+                    lease = presence.enter_context(self._store.leases.hold(SERVICE_LEASE))
                 self.step(stop.is_set)
             except Exception as error:
                 # The database may come back; only the class, as a text can hold its URL.

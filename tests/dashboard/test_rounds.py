@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import re
+import threading
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +18,7 @@ from postgres_server import Postgres
 
 from coordinator.__main__ import main
 from coordinator.dashboard.accounts import Role
+from coordinator.rounds.service import EngineService
 from fedcac.protocol.catalogue import shipped_protocols
 
 
@@ -51,6 +54,26 @@ def test_the_report_stands_in_a_frame_that_can_do_nothing(lead: Visitor, pooled:
     assert "frame-ancestors 'self'" in policy
     assert "script" not in policy
     assert frame.headers["x-frame-options"] == "SAMEORIGIN"
+
+
+def test_open_rounds_that_nobody_moves_are_told(made: Consortium, lead: Visitor) -> None:
+    launched(lead)
+    assert "No engine service runs" in lead.get("/rounds").text
+    stop = threading.Event()
+    store = made.folder.store()
+    service = EngineService(made.folder, store, lambda line: None)
+    thread = threading.Thread(target=service.run, args=(0.05, stop))
+    thread.start()
+    try:
+        end = time.monotonic() + 20
+        while "No engine service runs" in lead.get("/rounds").text:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+    finally:
+        stop.set()
+        thread.join()
+        store.close()
+    assert "No engine service runs" in lead.get("/rounds").text
 
 
 def test_downloads_are_the_output_s_files_and_no_others(
