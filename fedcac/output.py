@@ -19,12 +19,14 @@ from fedcac.report.estimates_csv import read_estimates
 from fedcac.report.estimates_frame import (
     PARQUET_FILE,
     estimates_frame,
+    estimates_of,
     read_estimates_parquet,
 )
+from fedcac.report.rounds_compared import ComparedRound
 from fedcac.statistics.estimator import META, POOLED
 from fedcac.vocabulary import CellStatus, Measure, RowStatus
 
-__all__ = ["RoundOutput", "read_output"]
+__all__ = ["RoundOutput", "read_compared_round", "read_output"]
 
 _WITHHELD_COUNTS = (
     "n_patients",
@@ -328,4 +330,31 @@ def _not_an_output(root: Path) -> UsageError:
         code="not_an_output",
         cure="Give the folder that holds provenance.json, results.json, and estimates.csv or "
         "estimates.parquet.",
+    )
+
+
+def read_compared_round(folder: Path) -> ComparedRound:
+    """Return what an output folder says of its round.
+
+    Raises
+    ------
+    UsageError, IntegrityError
+        As `read_output`.
+    """
+    output = read_output(folder)
+    words = dict(zip(output.provenance["key"], output.provenance["value"], strict=True))
+    policies = dict(zip(output.sites["site"], output.sites["policy"], strict=True))
+    analysed = output.flow[(output.flow["name"] == "analysed") & (output.flow["status"] == "ok")]
+    sizes = {site: int(n) for site, n in zip(analysed["site"], analysed["n"], strict=True)}
+    name = words.get("package.name", "")
+    return ComparedRound(
+        round_id=output.round_id,
+        finished=words["round.finished"][:10],
+        package=f"{name} {words['package.version']}" if name else "",
+        protocol_id=output.protocol_id,
+        protocol_version=output.protocol_version,
+        protocol_digest=output.protocol_digest,
+        estimates=estimates_of(output.estimates),
+        n_analysed={site: sizes.get(site) for site in policies},
+        policies={site: policy or "no reply" for site, policy in policies.items()},
     )

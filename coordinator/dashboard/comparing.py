@@ -10,10 +10,9 @@ from typing import Final, cast
 from coordinator.dashboard.desk import Dashboard
 from coordinator.dashboard.output import output_folder
 from fedcac.errors import UsageError
-from fedcac.output import read_output
+from fedcac.output import read_compared_round
 from fedcac.report.comparison_page import write_comparison
-from fedcac.report.estimates_frame import estimates_of
-from fedcac.report.rounds_compared import ComparedRound, Patients, compare_rounds
+from fedcac.report.rounds_compared import Patients, compare_rounds
 from fedcac.report.rounds_trend import follow_rounds
 from fedcac.report.trend_page import write_trend
 
@@ -49,7 +48,10 @@ def compared(dashboard: Dashboard, round_ids: Sequence[str], patients: str, name
         views = sorted(
             (rounds.view(one) for one in round_ids), key=lambda view: view.record.started_at
         )
-        found = [_read(output_folder(dashboard, rounds, view.record.round_id)) for view in views]
+        found = [
+            read_compared_round(output_folder(dashboard, rounds, view.record.round_id))
+            for view in views
+        ]
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "comparison"
         if len(found) == 2:
@@ -59,24 +61,3 @@ def compared(dashboard: Dashboard, round_ids: Sequence[str], patients: str, name
         else:
             write_trend(found, follow_rounds(found, word), word, out)
         return (out / name).read_bytes()
-
-
-def _read(folder: Path) -> ComparedRound:
-    output = read_output(folder)
-    words = dict(zip(output.provenance["key"], output.provenance["value"], strict=True))
-    policies = dict(zip(output.sites["site"], output.sites["policy"], strict=True))
-    is_known = (output.flow["name"] == "analysed") & (output.flow["status"] == "ok")
-    analysed = output.flow[is_known]
-    sizes = {site: int(n) for site, n in zip(analysed["site"], analysed["n"], strict=True)}
-    name = words.get("package.name", "")
-    return ComparedRound(
-        round_id=output.round_id,
-        finished=words["round.finished"][:10],
-        package=f"{name} {words['package.version']}" if name else "",
-        protocol_id=output.protocol_id,
-        protocol_version=output.protocol_version,
-        protocol_digest=output.protocol_digest,
-        estimates=estimates_of(output.estimates),
-        n_analysed={site: sizes.get(site) for site in policies},
-        policies={site: policy or "no reply" for site, policy in policies.items()},
-    )

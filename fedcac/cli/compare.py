@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fedcac.console import Outcome, add_format
 
 if TYPE_CHECKING:
-    from fedcac.report.rounds_compared import ComparedRound
+    pass
 
 __all__ = ["add_parser"]
 
@@ -43,10 +43,11 @@ def add_parser(subparsers: Any) -> None:
 def _run(arguments: argparse.Namespace) -> Outcome:
     if arguments.later:
         return _follow(arguments)
+    from fedcac.output import read_compared_round
     from fedcac.report.comparison_page import write_comparison
     from fedcac.report.rounds_compared import compare_rounds
 
-    first, second = _read(arguments.first), _read(arguments.second)
+    first, second = read_compared_round(arguments.first), read_compared_round(arguments.second)
     rows = compare_rounds(first, second, arguments.patients)
     write_comparison(first, second, rows, arguments.patients, arguments.out)
     changed = [row for row in rows if row.change is not None]
@@ -65,11 +66,12 @@ def _run(arguments: argparse.Namespace) -> Outcome:
 
 
 def _follow(arguments: argparse.Namespace) -> Outcome:
+    from fedcac.output import read_compared_round
     from fedcac.report.rounds_trend import follow_rounds
     from fedcac.report.trend_page import write_trend
 
     folders = (arguments.first, arguments.second, *arguments.later)
-    rounds = [_read(folder) for folder in folders]
+    rounds = [read_compared_round(folder) for folder in folders]
     rows = follow_rounds(rounds, arguments.patients)
     write_trend(rounds, rows, arguments.patients, arguments.out)
     tested = [row for row in rows if row.p_value is not None]
@@ -88,28 +90,4 @@ def _follow(arguments: argparse.Namespace) -> Outcome:
             "followed": len(rows),
             "tested": len(tested),
         },
-    )
-
-
-def _read(folder: Path) -> ComparedRound:
-    from fedcac.output import read_output
-    from fedcac.report.estimates_frame import estimates_of
-    from fedcac.report.rounds_compared import ComparedRound
-
-    output = read_output(folder)
-    words = dict(zip(output.provenance["key"], output.provenance["value"], strict=True))
-    policies = dict(zip(output.sites["site"], output.sites["policy"], strict=True))
-    analysed = output.flow[(output.flow["name"] == "analysed") & (output.flow["status"] == "ok")]
-    sizes = {site: int(n) for site, n in zip(analysed["site"], analysed["n"], strict=True)}
-    name = words.get("package.name", "")
-    return ComparedRound(
-        round_id=output.round_id,
-        finished=words["round.finished"][:10],
-        package=f"{name} {words['package.version']}" if name else "",
-        protocol_id=output.protocol_id,
-        protocol_version=output.protocol_version,
-        protocol_digest=output.protocol_digest,
-        estimates=estimates_of(output.estimates),
-        n_analysed={site: sizes.get(site) for site in policies},
-        policies={site: policy or "no reply" for site, policy in policies.items()},
     )
