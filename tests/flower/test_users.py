@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from site_agent.flower_courier.pack import pack_courier
 PROTOCOL = "eng2021-nongated"
 PROGRAM = [sys.executable, "-m", "coordinator"]
 SITE_PROGRAM = [sys.executable, "-m", "site_agent"]
+Process = subprocess.Popen[bytes]
 
 
 class TwoHosts:
@@ -35,7 +37,7 @@ class TwoHosts:
         self.post = root / "post"
         self.post.mkdir()
         self.post.chmod(0o777)
-        self.processes: list[subprocess.Popen[bytes]] = []
+        self._running: list[tuple[Callable[[], Process], Process]] = []
         self.lead = Accounts(root / "lead", REPOSITORY / "coordinator/deploy/systemd", 61100, enter)
         self.site = Accounts(root / "site", REPOSITORY / "site_agent/deploy/systemd", 61200, enter)
         self.home = self.lead.at("/srv/fedcac/lead")
@@ -86,18 +88,28 @@ class TwoHosts:
 
     def start(self) -> None:
         for unit in ("fedcac-superlink", "fedcac-front", "fedcac-courier", "fedcac-engine"):
-            self.processes.append(self.lead.start(unit, PROGRAM, self._log))
+            self._start(self.lead, unit, PROGRAM)
         packed = self.post / "fedcac-courier.pyz"
         pack_courier(packed)
         for unit in ("fedcac-courier", "fedcac-courier-node"):
-            words = [sys.executable, str(packed)]
-            self.processes.append(self.site.start(unit, words, self._log))
+            self._start(self.site, unit, [sys.executable, str(packed)])
         words = [sys.executable, str(REPOSITORY / "tests/flower/table_site.py")]
-        words += [str(self.site_home), str(self.table)]
-        self.processes.append(self.site.start("fedcac-site", words, self._log))
+        self._start(self.site, "fedcac-site", [*words, str(self.site_home), str(self.table)])
+
+    def _start(self, host: Accounts, unit: str, words: list[str]) -> None:
+        start = partial(host.start, unit, words, self._log)
+        self._running.append((start, start()))
+
+    def _restart_ended(self) -> None:
+        # As each unit's Restart= says: a SuperNode gives up where the lead's courier, which
+        # registers it, connects later than itself.
+        self._running = [
+            (start, process if process.poll() is None else start())
+            for start, process in self._running
+        ]
 
     def stop(self) -> None:
-        for process in self.processes:
+        for _, process in self._running:
             process.kill()
             process.wait()
 
@@ -107,6 +119,7 @@ class TwoHosts:
     def wait_for(self, is_reached: Callable[[], bool], pause_s: float = 0.5) -> None:
         end = time.monotonic() + 150
         while not is_reached():
+            self._restart_ended()
             if time.monotonic() > end:
                 raise TimeoutError(self.log()[-6000:])
             time.sleep(pause_s)
