@@ -6,7 +6,9 @@ first line against the lead's key, and what the documents say of one another.
 
 from __future__ import annotations
 
+import lzma
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +40,9 @@ from fedcac.vocabulary import RefusalCode
 __all__ = ["Releases", "read_releases"]
 
 _LARGEST_RELEASES = 2**30
+# RuntimeError: a member under a password, or packed in a way that is not known here.
+_UNREADABLE = (OSError, KeyError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile)
+_UNREADABLE += (zlib.error, lzma.LZMAError)
 _ASK_AGAIN = "Ask who wrote it for the file as it was written."
 
 B = TypeVar("B", bound=BaseModel)
@@ -125,7 +130,7 @@ def _bytes_of(path: Path) -> bytes:
             with zipfile.ZipFile(path) as archive:
                 return _member(archive)
         return (path / RELEASES_FILE if path.is_dir() else path).read_bytes()
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         raise UsageError(
             f"There are no releases at '{path}'.",
             code="no_releases",

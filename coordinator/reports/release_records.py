@@ -12,9 +12,17 @@ import json
 from datetime import datetime
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, NonNegativeInt, PositiveInt
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    NonNegativeInt,
+    PositiveInt,
+)
 
-from fedcac.canonical import canonical_bytes, digest_of
+from fedcac.canonical import canonical_bytes, digest_of, require_canonical
 from fedcac.exchange import Offer, Reply, Request
 from fedcac.protocol.signing import PAYLOAD_TYPE as PROTOCOL_TYPE
 from fedcac.signing import Envelope
@@ -53,6 +61,7 @@ them."""
 
 DigestWord = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 KeyWord = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+FreeDocument = Annotated[dict[str, JsonValue], AfterValidator(require_canonical)]
 
 
 class _Document(BaseModel):
@@ -84,7 +93,7 @@ class Record(_Document):
     site: str | None = None
     digest: DigestWord
     signature: Signature | None = None
-    document: dict[str, JsonValue]
+    document: FreeDocument
 
     def part(self) -> Part:
         """Return what the first line says of this one."""
@@ -145,7 +154,7 @@ class RoundHeader(_Document):
     lead_key: str | None
     sites: tuple[SiteEntry, ...]
     estimates_digest: DigestWord
-    package: dict[str, JsonValue] | None
+    package: FreeDocument | None
     edition: PositiveInt = 1
     editions: tuple[EditionEntry, ...] = ()
     parts: tuple[Part, ...]

@@ -25,7 +25,6 @@ from fedcac.report import (
     RoundReport,
     SiteSummary,
     estimates_csv,
-    write_report,
 )
 from fedcac.vocabulary import ReferenceKind, RefusalCode
 
@@ -56,7 +55,7 @@ def write_round_report(
         there is none.
     """
     report = round_report(view, package)
-    write_report(report, out, {RELEASES_FILE: releases_jsonl(view, package, seals)}, formats)
+    _write(report, out, releases_jsonl(view, package, seals), formats)
     return report
 
 
@@ -80,9 +79,16 @@ def write_repooled_report(
     """
     view = repool(releases)
     report = round_report(view, releases.package)
-    write_report(report, out, {RELEASES_FILE: releases.payload}, formats)
+    _write(report, out, releases.payload, formats)
     digest = sha256_hex(estimates_csv(view.estimates).encode())
     return report, digest == releases.header.estimates_digest
+
+
+def _write(report: RoundReport, out: Path, releases: bytes, formats: ReportFormats | None) -> None:
+    # Loaded here: processes that write no report need no library for figures, nor its cache.
+    from fedcac.report.writing import write_report
+
+    write_report(report, out, {RELEASES_FILE: releases}, formats)
 
 
 def round_report(view: RoundView, package: PackageManifest | None) -> RoundReport:

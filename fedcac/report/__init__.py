@@ -1,11 +1,14 @@
-"""Tables, figures and the report of a round."""
+"""Tables, figures and the report of a round.
+
+`fedcac.report.writing` writes them; it stands apart, so that what only reads a round, or carries
+it, loads no library for figures.
+"""
 
 from __future__ import annotations
 
 from fedcac.report.content import ExchangeAnswer, PackageCard, RoundReport, SiteSummary
 from fedcac.report.estimates_csv import COLUMNS, estimates_csv, read_estimates
 from fedcac.report.formats import ReportFormats
-from fedcac.report.writing import write_report
 
 __all__ = [
     "COLUMNS",
@@ -16,5 +19,4 @@ __all__ = [
     "SiteSummary",
     "estimates_csv",
     "read_estimates",
-    "write_report",
 ]

@@ -15,9 +15,10 @@ from fedcac.report.content import RoundReport
 from fedcac.report.documents import OUTPUT_FORMAT, provenance_document, results_document
 from fedcac.report.estimates_csv import estimates_csv
 from fedcac.report.estimates_frame import PARQUET_FILE, estimates_parquet
+from fedcac.report.extra_forms import EXTRA_FILES, write_formats
 from fedcac.report.figures import draw_figures
 from fedcac.report.findings import Findings
-from fedcac.report.formats import EXTRA_FILES, ReportFormats, write_formats
+from fedcac.report.formats import ReportFormats
 from fedcac.report.page import render_page
 
 __all__ = ["write_report"]

@@ -44,8 +44,9 @@ def test_analyze_needs_neither_torch_nor_pydicom(
     assert (out / "report.html").exists()
 
 
-def test_coordinator_commands_load_without_them() -> None:
-    program = PROGRAM.format(blocked=BLOCKED, arguments=["--version"]).replace(
+def test_coordinator_commands_load_without_them_and_without_what_draws_a_report() -> None:
+    blocked = (*BLOCKED, "matplotlib", "pandas")
+    program = PROGRAM.format(blocked=blocked, arguments=["--version"]).replace(
         "from fedcac.cli import main", "from coordinator.__main__ import main"
     )
     program = program.replace("sys.exit(main(['--version']))", "sys.exit(main([]) - 2)")

@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fedcac.errors import UsageError
-from fedcac.report import ReportFormats, RoundReport, write_report
+from fedcac.report import ReportFormats, RoundReport
 from fedcac.report.browser import find_browser
 from fedcac.report.figures import draw_figures
 from fedcac.report.findings import Findings
 from fedcac.report.rasters import pixels_across, printed_width_mm, write_pngs
 from fedcac.report.table import Row, Table
 from fedcac.report.table_files import latex_table, report_tables
+from fedcac.report.writing import write_report
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 needs_browser = pytest.mark.skipif(

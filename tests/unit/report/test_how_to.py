@@ -20,7 +20,8 @@ from fedcac.cli import main
 from fedcac.errors import FedcacError
 from fedcac.output import RoundOutput, read_output
 from fedcac.phantom import eng_tables, write_tables
-from fedcac.report import COLUMNS, RoundReport, write_report
+from fedcac.report import COLUMNS, RoundReport
+from fedcac.report.writing import write_report
 
 HOW_TO = Path(__file__).parents[3] / "docs" / "how-to"
 

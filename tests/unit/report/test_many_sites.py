@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from fedcac.aggregate import FlowCounts, FlowStage
-from fedcac.report import RoundReport, write_report
+from fedcac.report import RoundReport
 from fedcac.report.figures import draw_figures
 from fedcac.report.figures.flow import sum_words
 from fedcac.report.findings import Findings
@@ -18,6 +18,7 @@ from fedcac.report.flow_tables import flow_by_site, flow_table
 from fedcac.report.many_sites import MANY_SITES, range_words, sites_words
 from fedcac.report.tables import disclosure_table, performance_by_site, performance_table
 from fedcac.report.wording import number_words
+from fedcac.report.writing import write_report
 from fedcac.statistics.estimator import POOLED, Estimate
 from fedcac.vocabulary import CellStatus, Measure
 

@@ -19,12 +19,13 @@ from docx.enum.section import WD_ORIENT
 
 import fedcac
 from fedcac.errors import FedcacError, UsageError
-from fedcac.report import COLUMNS, ReportFormats, RoundReport, read_estimates, write_report
+from fedcac.report import COLUMNS, ReportFormats, RoundReport, read_estimates
 from fedcac.report.estimates_frame import estimates_frame
 from fedcac.report.findings import Findings
 from fedcac.report.table import Row, Table
 from fedcac.report.table_files import report_tables
 from fedcac.report.word_document import word_document
+from fedcac.report.writing import write_report
 
 W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 

@@ -16,9 +16,10 @@ from scipy import stats
 
 from fedcac.cli import main
 from fedcac.errors import UsageError
-from fedcac.report import PackageCard, RoundReport, write_report
+from fedcac.report import PackageCard, RoundReport
 from fedcac.report.comparison_page import COMPARISON_COLUMNS
 from fedcac.report.rounds_compared import difference_interval
+from fedcac.report.writing import write_report
 
 Z = 1.959963984540054
 

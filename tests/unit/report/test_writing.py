@@ -11,9 +11,10 @@ import pytest
 
 from fedcac.canonical import sha256_hex
 from fedcac.errors import UsageError
-from fedcac.report import PackageCard, RoundReport, write_report
+from fedcac.report import PackageCard, RoundReport
 from fedcac.report.findings import Findings
 from fedcac.report.wording import REFUSAL_WORDS
+from fedcac.report.writing import write_report
 from fedcac.statistics.estimator import Estimate
 from fedcac.vocabulary import Measure, RefusalCode
 
