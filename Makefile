@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 OUT ?= demo-out
 
-.PHONY: demo deploy-demo test check docs docs-site bench demo-model clean
+.PHONY: demo deploy-demo test check docs docs-site bench sbom audit demo-model clean
 
 demo: $(VENV)/.site-installed ## a whole signed round of four sites, from DICOM to report
 	$(BIN)/fedcac demo --out $(OUT)
@@ -30,6 +30,16 @@ docs-site: $(VENV)/.dev-installed ## the documentation as a site in build/docs/h
 
 bench: $(VENV)/.dev-installed ## rerun every benchmark; results go to benchmarks/results
 	$(BIN)/python -m benchmarks
+
+sbom: $(VENV)/.dev-installed ## a bill of materials (CycloneDX) of each installation, in build/sbom
+	$(BIN)/python docs/sbom.py --out build/sbom
+
+audit: build/audit/bin/pip-audit ## known vulnerabilities of the pinned packages; asks PyPI
+	build/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
+
+build/audit/bin/pip-audit:
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/pip install --quiet --disable-pip-version-check pip-audit==2.10.1
 
 demo-model: $(VENV)/.site-installed ## train the demonstration package again from its seed
 	$(BIN)/python -m fedcac.training.demonstration --out fedcac/models/packages/eng2021-demo --seed 1

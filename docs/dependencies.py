@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-__all__ = ["INSTALLATIONS", "dependencies_of", "licence_of", "page"]
+__all__ = [
+    "INSTALLATIONS",
+    "dependencies_of",
+    "installed_with",
+    "licence_of",
+    "page",
+    "pinned_versions",
+    "requirements_of",
+]
 
 INSTALLATIONS = {
     "core": "",
@@ -25,6 +34,11 @@ _CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
 
 def dependencies_of(extra: str) -> set[str]:
     """Return the names of all that `fedcac`, or `fedcac[extra]`, needs on this machine."""
+    return set(installed_with(extra)) - {"fedcac"}
+
+
+def installed_with(extra: str) -> dict[str, set[str]]:
+    """Return every package of an installation, `fedcac` too, with the extras asked of it."""
     found: dict[str, set[str]] = {}
     waiting = [("fedcac", {extra})]
     while waiting:
@@ -33,15 +47,21 @@ def dependencies_of(extra: str) -> set[str]:
         if name in found and extras <= found[name]:
             continue
         found.setdefault(name, set()).update(extras)
-        try:
-            required = distribution(name).requires or []
-        except PackageNotFoundError:
-            continue
-        for line in required:
-            one = Requirement(line)
-            if one.marker is None or any(one.marker.evaluate({"extra": e}) for e in extras | {""}):
-                waiting.append((one.name, set(one.extras)))
-    return set(found) - {"fedcac"}
+        waiting.extend(requirements_of(name, extras))
+    return found
+
+
+def requirements_of(name: str, extras: Collection[str]) -> list[tuple[str, set[str]]]:
+    """Return what one package itself asks for on this machine, with the extras it asks for."""
+    try:
+        required = distribution(name).requires or []
+    except PackageNotFoundError:
+        return []
+    return [
+        (one.name, set(one.extras))
+        for one in map(Requirement, required)
+        if one.marker is None or any(one.marker.evaluate({"extra": e}) for e in {*extras, ""})
+    ]
 
 
 def licence_of(name: str) -> str:
@@ -57,13 +77,18 @@ def licence_of(name: str) -> str:
     return "; ".join(classifiers) or str(metadata.get("License") or "").partition("\n")[0]
 
 
+def pinned_versions() -> dict[str, str]:
+    """Return the versions of `constraints.txt`.
+
+    Whatever else is installed (CUDA's libraries, say) came with another build of the same packages.
+    """
+    found = re.findall(r"^([^=\s]+)==(\S+)$", _CONSTRAINTS.read_text(encoding="utf-8"), re.M)
+    return {canonicalize_name(name): version for name, version in found}
+
+
 def page() -> str:
     """Return the page: every pinned dependency, its licence, and which installation needs it."""
-    # Whatever else is here (CUDA's libraries, say) came with another build of the same packages.
-    pinned = {
-        canonicalize_name(name): version
-        for name, version in re.findall(r"^([^=\s]+)==(\S+)$", _CONSTRAINTS.read_text(), re.M)
-    }
+    pinned = pinned_versions()
     needed = {word: dependencies_of(extra) for word, extra in INSTALLATIONS.items()}
     core = needed["core"]
     rows = []
