@@ -17,13 +17,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 __all__ = [
     "OURS",
+    "RESULTS",
     "Case",
     "Spread",
+    "machine",
+    "only",
     "record",
     "record_machine",
+    "recorded_results",
+    "spread_of",
     "time_in_turn",
     "version_of",
     "write_tables",
@@ -33,6 +39,9 @@ OURS = "fedcac"
 RESULTS = Path(__file__).parent / "results"
 
 Spread = dict[str, float]
+
+# A long benchmark says now and then how far it has come.
+_SILENCE_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -50,7 +59,8 @@ class Case:
     def ratios_to(self, contender: str) -> Spread:
         """Return contender's seconds over ours, per round; more than 1 says that ours is faster."""
         pairs = zip(self.seconds[contender], self.seconds[OURS], strict=True)
-        return spread_of([theirs / own for theirs, own in pairs])
+        ratios = [theirs / own for theirs, own in pairs]
+        return spread_of(ratios, 2 if min(ratios) >= 0.5 else 3)
 
 
 def spread_of(values: Sequence[float], digits: int = 2) -> Spread:
@@ -60,6 +70,12 @@ def spread_of(values: Sequence[float], digits: int = 2) -> Spread:
         "least": round(min(values), digits),
         "greatest": round(max(values), digits),
     }
+
+
+def only(value: float) -> Spread:
+    """Return the spread of a number that is the same in every run."""
+    one = float(f"{value:.3g}") if abs(value) < 1 else round(float(value), 2)
+    return {"median": one, "least": one, "greatest": one}
 
 
 def time_in_turn(
@@ -74,6 +90,7 @@ def time_in_turn(
     A contender is called untimed and returns what is timed: so each gets fresh inputs.
     """
     seconds: dict[str, list[float]] = {contender: [] for contender in contenders}
+    told = time.perf_counter()
     for number in range(n_rounds + 1):
         order = list(contenders)[:: 1 if number % 2 else -1]
         for contender in order:
@@ -85,6 +102,9 @@ def time_in_turn(
             del outcome, run
             if number:
                 seconds[contender].append(elapsed)
+        if time.perf_counter() - told > _SILENCE_S:
+            print(f"{name}: {number} of {n_rounds} rounds", flush=True)
+            told = time.perf_counter()
     return Case(name, {key: tuple(values) for key, values in seconds.items()}, absent)
 
 
@@ -143,21 +163,30 @@ def _shown(spread: Spread) -> str:
     return f"{spread['median']:g} ({spread['least']:g} to {spread['greatest']:g})"
 
 
-def record_machine() -> None:
-    """Put the machine and the versions into `results/results.json`."""
+def recorded_results() -> dict[str, Any]:
+    """Return what `results/results.json` holds."""
     path = RESULTS / "results.json"
-    results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    results["machine"] = f"{platform.machine()}, {os.cpu_count()} cores"
-    names = ("numpy", "scipy", "highdicom", "pydicom", "flwr", "fedcac")
-    results["versions"] = {name: version_of(name) for name in names}
-    path.parent.mkdir(exist_ok=True)
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return found
+
+
+def _keep(results: Mapping[str, Any]) -> None:
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / "results.json"
     path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+def record_machine(benchmark: str, packages: Sequence[str]) -> None:
+    """Put machine, load and versions under which a benchmark ran into `results/results.json`."""
+    results = recorded_results()
+    versions = ", ".join(f"{package} {version_of(package)}" for package in packages)
+    results.setdefault("measured", {})[benchmark] = f"{machine()}; {versions}"
+    _keep(results)
 
 
 def record(kind: str, spreads: Mapping[str, Spread]) -> None:
-    """Put ratios or seconds among those of `results/results.json`."""
-    path = RESULTS / "results.json"
-    results = json.loads(path.read_text(encoding="utf-8"))
+    """Put ratios, seconds or other figures among those of `results/results.json`."""
+    results = recorded_results()
     results.setdefault(kind, {}).update(spreads)
-    path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    _keep(results)
     print(json.dumps({kind: spreads}, indent=2))
