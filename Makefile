@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 OUT ?= demo-out
 
-.PHONY: demo deploy-demo test check docs docs-site bench sbom audit demo-model clean
+.PHONY: demo deploy-demo test coverage check docs docs-site bench sbom audit demo-model clean
 
 demo: $(VENV)/.site-installed ## a whole signed round of four sites, from DICOM to report
 	$(BIN)/fedcac demo --out $(OUT)
@@ -15,6 +15,13 @@ deploy-demo: $(VENV)/.dev-installed ## a round over Flower on this machine: Supe
 
 test: $(VENV)/.dev-installed ## every test
 	$(BIN)/pytest -n 2 --dist loadfile -rs
+
+coverage: export COVERAGE_FILE = $(CURDIR)/build/coverage/data
+coverage: $(VENV)/.dev-installed ## every test, and whether each room is covered as far as it must be
+	mkdir -p build/coverage
+	$(BIN)/pytest -n 2 --dist loadfile -rs --cov --cov-report=
+	$(BIN)/coverage json -q -o build/coverage/report.json
+	$(BIN)/python tests/coverage_gate.py build/coverage/report.json
 
 check: $(VENV)/.dev-installed ## format, lint, types, layers
 	$(BIN)/ruff format --check .

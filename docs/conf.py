@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from docutils.nodes import SkipNode, math, math_block  # type: ignore[import-untyped]
 from docutils.utils.math.latex2mathml import tex2mathml  # type: ignore[import-untyped]
 from myst_parser.parsers.sphinx_ import MystParser
-from pygments.lexers.special import TextLexer  # type: ignore[import-untyped]
 
 if TYPE_CHECKING:
     from docutils.nodes import document
@@ -82,6 +81,4 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_source_suffix(".ipynb", "notebook")
     app.add_source_parser(NotebookParser)
     app.add_html_math_renderer("mathml", (_math, None), (_math, None))
-    # A code forge draws such a block; drawing it here would take a script of another host.
-    app.add_lexer("mermaid", TextLexer)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, NewType
+from typing import Any, NewType, TypeVar
 
-__all__ = ["Digest", "canonical_bytes", "digest_of", "sha256_hex"]
+__all__ = ["Digest", "canonical_bytes", "digest_of", "require_canonical", "sha256_hex"]
+
+D = TypeVar("D")
 
 Digest = NewType("Digest", str)
 """`sha256:` followed by 64 lower-case hexadecimal digits."""
@@ -31,6 +33,21 @@ def canonical_bytes(document: Any) -> bytes:
         document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
     return text.encode("utf-8")
+
+
+def require_canonical(document: D) -> D:
+    """Return a document that has canonical bytes, unchanged.
+
+    For fields of free JSON: a schema takes `NaN` and `1e999` there, and what has them could be
+    neither hashed nor written any more.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `canonical_bytes`.
+    """
+    canonical_bytes(document)
+    return document
 
 
 def sha256_hex(payload: bytes) -> Digest:

@@ -131,7 +131,7 @@ class ResourceError(FedcacError):
 
 
 def all_error_types() -> tuple[type[FedcacError], ...]:
-    """Return every error type of the tree, for the generated documentation and its test."""
+    """Return every error type of the tree: each must be documented, those of other modules too."""
     found: list[type[FedcacError]] = []
     queue: list[type[FedcacError]] = [FedcacError]
     while queue:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, NewType, Self
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import BaseModel, ConfigDict, Field
@@ -27,6 +27,13 @@ __all__ = ["Envelope", "KeyId", "PublicKey", "SigningKey", "TrustedKeys", "open_
 KeyId = NewType("KeyId", str)
 """SHA-256 of the raw 32-byte public key, in hexadecimal."""
 
+_GIVE_PUBLIC_KEY = "Give the one-line .pub file that `init` wrote."
+_GIVE_KEY = "Give the .key file that `init` wrote, or restore it from a backup."
+
+
+def _damaged_key(message: str) -> SignatureError:
+    return SignatureError(message, code="malformed_key", cure=_GIVE_PUBLIC_KEY)
+
 
 @dataclass(frozen=True)
 class PublicKey:
@@ -36,7 +43,7 @@ class PublicKey:
 
     def __post_init__(self) -> None:
         if len(self.raw) != 32:
-            raise SignatureError("A public key has 32 bytes.", code="malformed_key")
+            raise _damaged_key("A public key has 32 bytes.")
 
     @property
     def key_id(self) -> KeyId:
@@ -69,13 +76,13 @@ class PublicKey:
             raise SignatureError(
                 "This is not a fedcac public key.",
                 code="malformed_key",
-                cure="Give the one-line .pub file that `init` wrote.",
+                cure=_GIVE_PUBLIC_KEY,
             )
         try:
             return cls(base64.b64decode(words[1], validate=True))
         # Neither base64 nor, beyond ASCII, text that could be.
         except ValueError as error:
-            raise SignatureError("The public key is damaged.", code="malformed_key") from error
+            raise _damaged_key("The public key is damaged.") from error
 
 
 class SigningKey:
@@ -123,19 +130,37 @@ class SigningKey:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a key written by `save`; SignatureError if there is none or it is damaged."""
+        """Read a key written by `save`.
+
+        Raises
+        ------
+        SignatureError
+            If there is no file (`no_key`), or it is no Ed25519 key without a password
+            (`malformed_key`).
+        """
         try:
             key = serialization.load_pem_private_key(path.read_bytes(), password=None)
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise SignatureError(
                 f"There is no signing key at {path}.",
                 code="no_key",
                 cure="Run `init` first, or give the right --key.",
             ) from error
-        except (ValueError, TypeError) as error:
-            raise SignatureError(f"{path} is not a readable key.", code="malformed_key") from error
+        # TypeError: the key is under a password. InternalError: OpenSSL gave up on a damaged one.
+        except (
+            ValueError,
+            TypeError,
+            UnsupportedAlgorithm,
+            InternalError,
+            IsADirectoryError,
+        ) as error:
+            raise SignatureError(
+                f"{path} is not a readable key.", code="malformed_key", cure=_GIVE_KEY
+            ) from error
         if not isinstance(key, Ed25519PrivateKey):
-            raise SignatureError(f"{path} is not an Ed25519 key.", code="malformed_key")
+            raise SignatureError(
+                f"{path} is not an Ed25519 key.", code="malformed_key", cure=_GIVE_KEY
+            )
         return cls(key)
 
 
@@ -207,7 +232,9 @@ def open_envelope(envelope: bytes, payload_type: str, keys: TrustedKeys) -> tupl
         ) from error
     if parsed.payloadType != payload_type:
         raise SignatureError(
-            f"The envelope holds '{parsed.payloadType}', not '{payload_type}'.", code="wrong_type"
+            f"The envelope holds '{parsed.payloadType}', not '{payload_type}'.",
+            code="wrong_type",
+            cure="Two files were mistaken for one another: give the one that is asked for.",
         )
     message = _pre_authentication_encoding(payload_type, payload)
     is_known_key_seen = False

@@ -161,9 +161,16 @@ def read_clinical_table(
 ) -> ClinicalTable:
     """Read the clinical half of a site's table; a patient's reference score may be missing.
 
-    So may a column that the header of the scored series tells (`header_covariates`).
+    So may a column that the header of the scored series tells (`header_covariates`), and the
+    column `reference_score` where there is a `reference_annotation`.
 
-    The column `reference_score` may be missing too where there is a `reference_annotation`.
+    Parameters
+    ----------
+    path, protocol
+        Which table, and what must be in it.
+    is_reference_scored
+        Whether the site scores the reference exams itself, so that the column `reference_score`
+        may be missing.
 
     Raises
     ------
@@ -204,7 +211,7 @@ def assemble_exams(scored: Sequence[ScoredExam], table: ClinicalTable) -> Joined
             exclusions[ExclusionReason.NO_REFERENCE_SCORE] += 1
         else:
             kept.append((exam, row))
-    columns = {"index_score": [exam.total for exam, _ in kept]}
+    columns = {INDEX_SCORE: [exam.total for exam, _ in kept]}
     for vessel in Vessel:
         column = vessel_columns(vessel)[0]
         columns[column] = [exam.vessels.get(vessel, math.nan) for exam, _ in kept]
@@ -236,7 +243,7 @@ class _Reader:
         self._has_annotations = not needs_index and REFERENCE_ANNOTATION in self._header
         self._needs_reference = needs_reference and not self._has_annotations
         self._parsers = self._plan(needs_index)
-        self._require(("patient_id", "every row"))
+        self._require("patient_id", "every row")
         self.excluded: set[str] = set()
         self.annotations: dict[str, str] = {}
         self.reference_dates: dict[str, date] = {}
@@ -268,12 +275,13 @@ class _Reader:
             annotation = cells[REFERENCE_ANNOTATION] if self._has_annotations else ""
             if annotation:
                 self.annotations[patient] = annotation
-            try:
-                day = parse_date(line, REFERENCE_DATE, cells.get(REFERENCE_DATE, ""))
-            except TableError as error:
-                problems += [error] if self._has_dates else []
-            else:
-                self.reference_dates |= {patient: day} if day else {}
+            if self._has_dates:
+                try:
+                    day = parse_date(line, REFERENCE_DATE, cells[REFERENCE_DATE])
+                except TableError as error:
+                    problems.append(error)
+                else:
+                    self.reference_dates |= {patient: day} if day else {}
         if problems:
             raise together(problems)
         return rows
@@ -327,19 +335,18 @@ class _Reader:
             is_excluded |= value == criterion.exclude_if
         return is_excluded
 
-    def _require(self, *needs: tuple[str, str]) -> None:
-        for column, purpose in needs:
-            if column not in self._header:
-                raise TableError(
-                    f"The table {self._name} has no column '{column}', which {purpose} needs.",
-                    code="missing_column",
-                    cure=f"Add the column; the table has {columns_words(self._header)}.",
-                )
+    def _require(self, column: str, purpose: str) -> None:
+        if column not in self._header:
+            raise TableError(
+                f"The table {self._name} has no column '{column}', which {purpose} needs.",
+                code="missing_column",
+                cure=f"Add the column; the table has {columns_words(self._header)}.",
+            )
 
     def _plan(self, needs_index: bool) -> dict[str, Parser]:
         plan: dict[str, Parser] = {}
         if self._needs_reference:
-            self._require((REFERENCE_SCORE, "every analysis"))
+            self._require(REFERENCE_SCORE, "every analysis")
         plan[REFERENCE_SCORE] = parse_score if needs_index else parse_score_or_missing
         for spec in self._protocol.analyses:
             self._plan_analysis(spec, plan, needs_index)
@@ -350,7 +357,7 @@ class _Reader:
                 dict.fromkeys((c for c in wanted if c in self._header), parse_score_or_missing)
             )
         for criterion in self._protocol.clinical_criteria:
-            self._require((criterion.column, "an exclusion criterion"))
+            self._require(criterion.column, "an exclusion criterion")
         return plan
 
     def _plan_analysis(
@@ -365,7 +372,7 @@ class _Reader:
             elif name == NATIVE_CATEGORY and name in self._header:
                 plan[name] = self._category_or_missing
             elif name in columns.needed or name in self._header:
-                self._require((name, f"analysis '{spec.id}'"))
+                self._require(name, f"analysis '{spec.id}'")
                 plan[name] = self._parser(name, kind)
 
     def _is_made_here(self, name: str, kind: ColumnKind) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,8 @@ from fedcac.errors import TableError
 __all__ = ["columns_words", "read_lines", "together"]
 
 _MOST_PROBLEMS = 20
+# Several lines, a number as long as a year or an identifier, a path: no name of a column.
+_NO_NAME = re.compile(r"[\r\n/\\]|[0-9]{4}|.{61}")
 
 
 def read_lines(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
@@ -81,9 +84,13 @@ def read_lines(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]
 
 
 def columns_words(header: Sequence[str], names: Sequence[str] | None = None) -> str:
-    """Return columns by name, or their number if the first line looks like a patient's."""
+    """Return columns by name, or their number if the first line looks like a patient's.
+
+    It does so without a column `patient_id`, and where it runs on into the lines below.
+    """
     shown = header if names is None else names
-    return ", ".join(shown) if "patient_id" in header else f"{len(shown)} column(s)"
+    is_header = "patient_id" in header and not any(map(_NO_NAME.search, header))
+    return ", ".join(shown) if is_header else f"{len(shown)} column(s)"
 
 
 def together(problems: Sequence[TableError]) -> TableError:

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Final, NewType
 
 __all__ = [
+    "VESSEL_LABELS",
     "VESSEL_UNKNOWN",
     "AnalysisId",
     "BoundaryConvention",
@@ -143,8 +144,11 @@ class Vessel(StrEnum):
     RCA = "rca"
 
 
+VESSEL_LABELS: Final = {vessel: label for label, vessel in enumerate(Vessel, 1)}
+"""Label of each vessel in a vessel map, 1 to 4; 0 is no coronary calcium."""
+
 VESSEL_UNKNOWN: Final = 5
-"""Label of coronary calcium whose vessel is not told, in a vessel map after 1 to 4 (LM to RCA)."""
+"""Label in a vessel map of coronary calcium whose vessel is not told."""
 
 
 class CellStatus(StrEnum):

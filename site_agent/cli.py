@@ -13,21 +13,28 @@ from typing import Any
 from fedcac.canonical import sha256_hex
 from fedcac.console import Outcome, add_format, say
 from fedcac.disclosure import FileLedger, load_policy, stricter_of
-from fedcac.errors import IntegrityError, RoundError, UsageError
+from fedcac.errors import IntegrityError, UsageError
 from fedcac.exchange import Request, Spool, parcel_name
 from fedcac.signing import PublicKey
 from site_agent.cohort_verbs import add_cohort_verbs
 from site_agent.doctor.verbs import add_doctor_verbs
 from site_agent.flower_courier.verbs import add_courier_verbs
-from site_agent.joining.verbs import add_joining_options, add_joining_verbs, join_by_kit
+from site_agent.joining.verbs import (
+    add_joining_options,
+    add_joining_verbs,
+    join_by_kit,
+    settings_asked_for,
+)
 from site_agent.opening import opened, policy_name
 from site_agent.pacs.verbs import add_pacs_verbs
 from site_agent.rounds.agent import SiteAgent
+from site_agent.rounds.faults import nothing_held
 from site_agent.rounds.peers import add_peer_verbs
 from site_agent.rounds.review import HeldReply, review_document, review_text
 from site_agent.service.verbs import add_service_verbs
-from site_agent.settings import SiteFolder, SiteSettings, create_site_folder
+from site_agent.settings import SiteFolder, create_site_folder
 from site_agent.state.store import ExchangeState, SiteStore
+from site_agent.status.standing_reader import DIGEST_PREFIX_LENGTH
 from site_agent.status_page.verbs import add_status_page_verb
 
 __all__ = ["build_parser"]
@@ -47,15 +54,7 @@ def _init(arguments: argparse.Namespace) -> Outcome:
             cure="Give --kit with the file that the lead sent, or --lead-key with lead.pub.",
         )
     lead_key = PublicKey.from_text(arguments.lead_key.read_text(encoding="ascii"))
-    settings = SiteSettings(
-        name=arguments.name,
-        lead_key=lead_key.to_text(),
-        manifest=arguments.manifest,
-        clinical_table=arguments.clinical_table,
-        policy=arguments.policy,
-        approval=arguments.approval,
-    )
-    key = create_site_folder(arguments.home, settings)
+    key = create_site_folder(arguments.home, settings_asked_for(arguments, lead_key))
     text = (
         f"Site {arguments.name} made in {arguments.home}.\n"
         f"The lead's fingerprint (compare it over another channel):\n  {lead_key.fingerprint}\n"
@@ -114,7 +113,7 @@ def _held_document(
             f"What exchange {exchange} of round {round_id} answered is not in the spool any more.",
             code="question_changed",
             cure="Restore the spool's inbox, or end it with `fedcac-site review reject "
-            f"{round_id} {exchange} --digest {sha256_hex(envelope)[:_PREFIX_LENGTH]}`.",
+            f"{round_id} {exchange} --digest {sha256_hex(envelope)[:DIGEST_PREFIX_LENGTH]}`.",
         )
     policy = load_policy(policy_name(folder, folder.settings()))
     return review_document(
@@ -132,17 +131,13 @@ def _held_document(
 def _held_envelope(store: SiteStore, round_id: str, exchange: int) -> tuple[str, bytes]:
     stored = store.reply(round_id, exchange)
     if stored is None or stored[1] is not ExchangeState.HELD:
-        raise RoundError(
-            "No such reply is held.",
-            code="nothing_held",
-            cure="`fedcac-site review show` lists what is.",
-        )
+        raise nothing_held()
     return stored[0], stored[2]
 
 
 def _how_to_decide(document: dict[str, Any]) -> str:
     which = f"{document['round_id']} {document['exchange']}"
-    prefix = document["digest"][:_PREFIX_LENGTH]
+    prefix = document["digest"][:DIGEST_PREFIX_LENGTH]
     return (
         "To let exactly these bytes leave:\n"
         f"  fedcac-site review approve {which} \\\n    --digest {prefix}\n"
@@ -152,12 +147,9 @@ def _how_to_decide(document: dict[str, Any]) -> str:
     )
 
 
-_PREFIX_LENGTH = len("sha256:") + 12
-
-
 def _check_digest(given: str, digest: str) -> None:
     """Refuse a digest that is too short to name one reply, or names another one."""
-    if len(given) >= _PREFIX_LENGTH and digest.startswith(given):
+    if len(given) >= DIGEST_PREFIX_LENGTH and digest.startswith(given):
         return
     raise UsageError(
         f"The held reply's digest does not begin with '{given}', or that is too short to tell.",
@@ -301,8 +293,8 @@ def _add_release_verbs(verbs: Any) -> None:
         parser.add_argument(
             "--digest",
             help="the digest that `review show` printed, or its first "
-            f"{_PREFIX_LENGTH} characters: {text}. Without it the reply is shown and a terminal "
-            "is asked",
+            f"{DIGEST_PREFIX_LENGTH} characters: {text}. Without it the reply is shown and a "
+            "terminal is asked",
         )
         parser.set_defaults(question=question)
         add_format(parser, verb)

@@ -13,7 +13,11 @@ from pathlib import Path
 
 from fedcac.errors import FedcacError, ResourceError
 
-__all__ = ["as_problem", "disk_full", "places_of"]
+__all__ = ["MINIMUM_FREE_MB", "as_problem", "disk_full"]
+
+MINIMUM_FREE_MB = 256
+"""With less room on a disk an agent pauses, unless `run --minimum-free-mb` says otherwise."""
+
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
@@ -26,7 +30,7 @@ def as_problem(error: BaseException) -> FedcacError:
     if isinstance(error, FedcacError):
         return error
     problem = _resource(error) or FedcacError(
-        f"An unexpected fault: {type(error).__name__} at {places_of(error)}.",
+        f"An unexpected fault: {type(error).__name__} at {_places_of(error)}.",
         code="unexpected",
         cure="It is tried again; if it stays, report the line above, which holds nothing of a "
         "patient.",
@@ -83,7 +87,7 @@ def _database(error: sqlite3.Error) -> ResourceError | None:
     return None
 
 
-def places_of(error: BaseException) -> str:
+def _places_of(error: BaseException) -> str:
     """Return where an exception came from, innermost last: module names and lines only."""
     frames = traceback.extract_tb(error.__traceback__)[-_N_PLACES:]
     return " > ".join(f"{Path(frame.filename).stem}:{frame.lineno}" for frame in frames) or "?"

@@ -16,6 +16,17 @@ from site_agent.pacs.settings import PacsSettings
 
 __all__ = ["SiteFolder", "SiteSettings", "create_site_folder"]
 
+# Bytes that are no UTF-8, and what PyYAML lets through of odd numbers, dates, escapes and depth.
+_NOT_YAML: tuple[type[Exception], ...] = (
+    yaml.YAMLError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
 
 class SiteSettings(BaseModel):
     """What site IT decides. Paths are relative to the site's folder unless absolute.
@@ -89,6 +100,16 @@ class SiteFolder:
         return self.root / "keys" / "site.key"
 
     @property
+    def secret_path(self) -> Path:
+        """The secret of pseudonyms and resampling; `secret` makes it."""
+        return self.root / "keys" / "pseudonym.secret"
+
+    @property
+    def lock_path(self) -> Path:
+        """Held by the agent that works on the folder; see `service.lock`."""
+        return self.root / "agent.lock"
+
+    @property
     def peers_path(self) -> Path:
         """The confirmed signing keys of other sites, one `NAME.pub` each."""
         return self.root / "keys" / "peers"
@@ -122,7 +143,7 @@ class SiteFolder:
 
         It never leaves.
         """
-        path = self.root / "keys" / "pseudonym.secret"
+        path = self.secret_path
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -148,9 +169,11 @@ class SiteFolder:
                 code="no_site_folder",
                 cure="Make one with `fedcac-site init`.",
             ) from error
-        except yaml.YAMLError as error:
+        except _NOT_YAML as error:
             raise UsageError(
-                f"{self.settings_path} is not YAML: {error}", code="bad_settings"
+                f"{self.settings_path} is not YAML: {error}",
+                code="bad_settings",
+                cure="Mend the line named, or compare with docs/reference/settings.md.",
             ) from error
         try:
             return SiteSettings.model_validate(document)

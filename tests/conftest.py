@@ -13,6 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# Machines that run tests are shared: how long one example takes says nothing about the code.
+settings.register_profile("fedcac", deadline=None)
+settings.load_profile("fedcac")
 
 # Registered aggregate types of every shape, for the tests of the gate and the attacks on it.
 pytest_plugins = ("gate_fixtures",)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tiny_packages import tiny_manifest
 
 from fedcac.models import ModelPackage, build_network
 from fedcac.models.assembly import assemble_package
@@ -57,24 +58,8 @@ def _network() -> Any:
 
 def write_radiograph_package(folder: Path, **changes: Any) -> ModelPackage:
     """Write the package into a folder; `changes` replace parts of its manifest."""
-    document = {
-        "name": "tiny-radiograph",
-        "version": "1.0.0",
-        "family": "hong2025",
-        "architecture": ARCHITECTURE,
-        "input": INPUT,
-        "calcium_threshold": 0.5,
-        "golden_tolerance": 0.001,
-        "licence": "Apache-2.0",
-        "card": {
-            "intended_use": "Tests only. Not for clinical use.",
-            "is_demonstration": True,
-            "training_data": "Drawings.",
-            "limitations": "Knows drawings only.",
-            "measurements": [],
-        },
-        **changes,
-    }
+    named = {"name": "tiny-radiograph", "input": INPUT, **changes}
+    document = tiny_manifest("hong2025", ARCHITECTURE, **named)
     golden = torch.rand((2, SIZE, SIZE), generator=torch.Generator().manual_seed(5))
     return assemble_package(
         folder, document=document, weights=_network(), golden_inputs={"image": golden}

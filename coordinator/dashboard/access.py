@@ -124,9 +124,7 @@ async def admit(request: Request) -> AsyncIterator[None]:
     try:
         if request.method in _CHANGING:
             _check_origin(request, dashboard)
-            request.state.form = await request.form(
-                max_files=2, max_fields=200, max_part_size=512 * 1024
-            )
+            request.state.form = await _form(request)
             given = request.state.form.get("form_token")
             if not isinstance(given, str) or not _is_of_browser(given, (token, visit)):
                 raise AccessError("form")
@@ -134,6 +132,14 @@ async def admit(request: Request) -> AsyncIterator[None]:
         yield
     finally:
         await request.state.form.close()
+
+
+async def _form(request: Request) -> FormData:
+    try:
+        return await request.form(max_files=2, max_fields=200, max_part_size=512 * 1024)
+    except (ValueError, LookupError) as error:
+        # The parser's own errors reach no handler: a body that is no form would be our fault.
+        raise AccessError("form") from error
 
 
 def _is_of_browser(given: str, tokens: tuple[str, ...]) -> bool:

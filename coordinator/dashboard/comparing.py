@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
 
@@ -11,19 +12,29 @@ from coordinator.dashboard.desk import Dashboard
 from coordinator.dashboard.output import output_folder
 from fedcac.errors import UsageError
 from fedcac.output import read_compared_round
+from fedcac.report.comparison_folder import COMPARISON_PAGE, COMPARISON_TABLE, TREND_TABLE
 from fedcac.report.comparison_page import write_comparison
 from fedcac.report.rounds_compared import Patients, compare_rounds
 from fedcac.report.rounds_trend import follow_rounds
 from fedcac.report.trend_page import write_trend
 
-__all__ = ["PATIENTS", "compared"]
+__all__ = ["PATIENTS", "ComparedRounds", "compared"]
 
 PATIENTS: Final = ("unknown", "different", "same")
 """Whether rounds are about the same patients."""
 
 
-def compared(dashboard: Dashboard, round_ids: Sequence[str], patients: str, name: str) -> bytes:
-    """Return `comparison.html` or `comparison.csv` of pooled rounds, the earliest first.
+@dataclass(frozen=True)
+class ComparedRounds:
+    """The page of a comparison, and the table of its values under the name that it has there."""
+
+    page: bytes
+    table_name: str
+    table: bytes
+
+
+def compared(dashboard: Dashboard, round_ids: Sequence[str], patients: str) -> ComparedRounds:
+    """Return the comparison of pooled rounds, the earliest first.
 
     Raises
     ------
@@ -58,6 +69,9 @@ def compared(dashboard: Dashboard, round_ids: Sequence[str], patients: str, name
             first, second = found
             rows = compare_rounds(first, second, word)
             write_comparison(first, second, rows, word, out)
+            table_name = COMPARISON_TABLE
         else:
             write_trend(found, follow_rounds(found, word), word, out)
-        return (out / name).read_bytes()
+            table_name = TREND_TABLE
+        page, table = (out / name for name in (COMPARISON_PAGE, table_name))
+        return ComparedRounds(page.read_bytes(), table_name, table.read_bytes())

@@ -40,7 +40,7 @@ def comparison_page(request: Request) -> Response:
     problem: FedcacError | None = None
     if chosen:
         try:
-            compared(dashboard, chosen, patients, "comparison.html")
+            compared(dashboard, chosen, patients)
         except FedcacError as error:
             problem = error
     query = urlencode([*(("round", one) for one in chosen), ("patients", patients)])
@@ -60,8 +60,8 @@ def comparison_page(request: Request) -> Response:
 @open_to(READERS)
 def comparison_frame(request: Request) -> Response:
     """Give the comparison itself, which can run nothing and reach nothing."""
-    payload = compared(dashboard_of(request), *_chosen(request), "comparison.html")
-    return Response(payload, media_type="text/html; charset=utf-8", headers=FRAME_HEADERS)
+    found = compared(dashboard_of(request), *_chosen(request))
+    return Response(found.page, media_type="text/html; charset=utf-8", headers=FRAME_HEADERS)
 
 
 @router.get("/comparison/table")
@@ -69,6 +69,6 @@ def comparison_frame(request: Request) -> Response:
 def comparison_table(request: Request) -> Response:
     """Give the compared values as a table."""
     chosen, patients = _chosen(request)
-    payload = compared(dashboard_of(request), chosen, patients, "comparison.csv")
+    found = compared(dashboard_of(request), chosen, patients)
     dashboard_of(request).note(caller_of(request), Deed.COMPARED, ", ".join(chosen))
-    return attachment(payload, "comparison.csv")
+    return attachment(found.table, found.table_name)

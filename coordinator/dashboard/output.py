@@ -6,6 +6,8 @@ They lie under `dashboard/` in the coordinator's folder, and can be deleted at a
 from __future__ import annotations
 
 import io
+import os
+import tempfile
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,8 +19,17 @@ from coordinator.state.records import RoundState
 from fedcac import __version__
 from fedcac.errors import RoundError, UsageError
 from fedcac.report import ReportFormats
+from fedcac.report.browser import PDF_FILE, find_browser, print_pdf
 
-__all__ = ["newest_pooled", "output_files", "output_folder", "output_payload", "zipped_output"]
+__all__ = [
+    "can_print",
+    "newest_pooled",
+    "output_files",
+    "output_folder",
+    "output_payload",
+    "printed_report",
+    "zipped_output",
+]
 
 _PROVENANCE = "provenance.json"
 
@@ -84,6 +95,35 @@ def output_payload(dashboard: Dashboard, round_id: str, name: str) -> bytes:
             cure="Choose one from the round's page.",
         )
     return paths[name].read_bytes()
+
+
+def can_print() -> bool:
+    """Say whether a browser is installed here that prints reports."""
+    try:
+        find_browser()
+    except UsageError:
+        return False
+    return True
+
+
+def printed_report(dashboard: Dashboard, round_id: str) -> bytes:
+    """Return the report as PDF, printed when it is first asked for.
+
+    Raises
+    ------
+    UsageError
+        As `output_folder` and `fedcac.report.browser.print_pdf`.
+    """
+    with dashboard.rounds() as rounds:
+        folder = output_folder(dashboard, rounds, round_id)
+    pdf = folder / PDF_FILE
+    # A browser takes seconds: other pages have the rounds meanwhile, and two may ask at once.
+    if not pdf.is_file():
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".part-") as scratch:
+            printed = Path(scratch) / PDF_FILE
+            print_pdf(folder / "report.html", printed)
+            os.replace(printed, pdf)
+    return pdf.read_bytes()
 
 
 def zipped_output(dashboard: Dashboard, round_id: str) -> bytes:

@@ -11,7 +11,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from coordinator.dashboard.access import READERS, caller_of, dashboard_of, open_to
-from coordinator.dashboard.output import newest_pooled, output_payload, zipped_output
+from coordinator.dashboard.output import (
+    can_print,
+    newest_pooled,
+    output_payload,
+    printed_report,
+    zipped_output,
+)
 from coordinator.dashboard.pages import render
 from coordinator.dashboard.trail import Deed
 from coordinator.rounds.status import summary_of
@@ -33,6 +39,7 @@ _KINDS = {
     ".html": "text/html; charset=utf-8",
     ".json": "application/json",
     ".jsonl": "application/x-ndjson",
+    ".pdf": "application/pdf",
     ".svg": "image/svg+xml",
     ".tex": "text/plain; charset=utf-8",
     ".zip": "application/zip",
@@ -55,7 +62,9 @@ def report_page(request: Request, round_id: str) -> Response:
         summary = summary_of(rounds.view(round_id))
         shown = newest_pooled(rounds, round_id)
     edition = None if shown is None else shown.record.edition
-    return render(request, "report.html.j2", summary=summary, edition=edition)
+    return render(
+        request, "report.html.j2", summary=summary, edition=edition, can_print=can_print()
+    )
 
 
 @router.get("/rounds/{round_id}/report/page")
@@ -64,6 +73,16 @@ def report_frame(request: Request, round_id: str) -> Response:
     """Give the report itself: a page that can run nothing and reach nothing."""
     payload = output_payload(dashboard_of(request), round_id, "report.html")
     return Response(payload, media_type="text/html; charset=utf-8", headers=FRAME_HEADERS)
+
+
+@router.get("/rounds/{round_id}/report/pdf")
+@open_to(READERS)
+def report_pdf(request: Request, round_id: str) -> Response:
+    """Give the report as PDF; pages offer it where a browser is installed that prints it."""
+    dashboard = dashboard_of(request)
+    payload = printed_report(dashboard, round_id)
+    dashboard.note(caller_of(request), Deed.DOWNLOADED, f"{round_id}: report as PDF")
+    return attachment(payload, f"{round_id}-report.pdf")
 
 
 @router.get("/rounds/{round_id}/files/{name:path}")

@@ -12,9 +12,9 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from coordinator.dashboard.accounts import Role
 from coordinator.dashboard.desk import Caller, Dashboard
-from coordinator.dashboard.round_words import PHASE_WORDS, STANDING_WORDS
+from coordinator.dashboard.round_words import MARKED_STANDINGS, PHASE_WORDS
 from coordinator.dashboard.sessions import form_token, new_token
-from coordinator.rounds.status_words import time_left
+from coordinator.rounds.status_words import span_words, time_left
 from fedcac.report.wording import bytes_words
 
 __all__ = ["moment", "render", "set_cookie", "to"]
@@ -29,11 +29,7 @@ def ago(at: datetime | None) -> str:
     """Return how long ago something was, or `never`."""
     if at is None:
         return "never"
-    seconds = max(0, int((datetime.now(UTC) - at).total_seconds()))
-    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds // size} {unit} ago"
-    return f"{seconds} s ago"
+    return f"{span_words(datetime.now(UTC) - at)} ago"
 
 
 @cache
@@ -48,7 +44,7 @@ def _environment() -> Environment:
     environment.filters.update(moment=moment, ago=ago, size=bytes_words)
     environment.globals.update(
         PHASE_WORDS=PHASE_WORDS,
-        STANDING_WORDS=STANDING_WORDS,
+        MARKED_STANDINGS=MARKED_STANDINGS,
         time_left=lambda due: time_left(due, datetime.now(UTC)),
     )
     return environment

@@ -22,7 +22,7 @@ from coordinator.dashboard.access import (
 from coordinator.dashboard.accounts import Role
 from coordinator.dashboard.desk import Dashboard
 from coordinator.dashboard.forms import number_of, text_of, texts_of
-from coordinator.dashboard.output import output_files
+from coordinator.dashboard.output import can_print, output_files
 from coordinator.dashboard.pages import render, to
 from coordinator.dashboard.round_words import may_add_late_sites, next_steps, steps_of
 from coordinator.dashboard.trail import Deed
@@ -134,6 +134,7 @@ def _contents(dashboard: Dashboard, view: RoundView, events: Sequence[Event]) ->
         "ledgers": tuple(round_tables.ledger_rows(view)),
         "events": tuple(round_tables.event_rows(events))[:_NEWEST_EVENTS],
         "files": output_files(dashboard, view.record.round_id),
+        "can_print": can_print(),
     }
 
 

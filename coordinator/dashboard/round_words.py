@@ -8,13 +8,14 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from coordinator.rounds.status import RoundStatus
+from coordinator.rounds.status_words import STANDING_WORDS
 from coordinator.rounds.views import RoundView, Standing
 from coordinator.state.records import EventKind, RoundState
 
 __all__ = [
     "EVENT_WORDS",
+    "MARKED_STANDINGS",
     "PHASE_WORDS",
-    "STANDING_WORDS",
     "Step",
     "may_add_late_sites",
     "next_steps",
@@ -32,18 +33,23 @@ PHASE_WORDS: Final = {
     "closed": "frozen: nothing more is taken in",
 }
 
-STANDING_WORDS: Final = {
-    Standing.NOT_ASKED.value: ("·", "not asked yet"),
-    Standing.INVITED.value: ("?", "no word yet"),
-    Standing.APPROVED.value: ("✓", "takes part"),
-    Standing.REFUSED.value: ("✕", "refuses"),
-    Standing.SCORING.value: ("…", "takes part, has not answered yet"),
-    Standing.ANSWERING.value: ("…", "is asked"),
-    Standing.ANSWERED.value: ("✓", "has answered"),
-    Standing.POOLED.value: ("✓", "is in the pool"),
-    Standing.LATE.value: ("!", "takes part, did not answer in time"),
-    Standing.SILENT.value: ("!", "said nothing in time"),
+_MARKS = {
+    Standing.NOT_ASKED: "·",
+    Standing.INVITED: "?",
+    Standing.APPROVED: "✓",
+    Standing.REFUSED: "✕",
+    Standing.SCORING: "…",
+    Standing.ANSWERING: "…",
+    Standing.ANSWERED: "✓",
+    Standing.POOLED: "✓",
+    Standing.LATE: "!",
+    Standing.SILENT: "!",
 }
+
+MARKED_STANDINGS: Final = {
+    standing.value: (mark, STANDING_WORDS[standing.value]) for standing, mark in _MARKS.items()
+}
+"""Per standing a mark, which does not rely on colour, and its words."""
 
 EVENT_WORDS: Final = {
     EventKind.LAUNCHED: "launched the round",
@@ -120,12 +126,6 @@ def may_add_late_sites(view: RoundView) -> bool:
 
 def next_steps(view: RoundView, now: datetime) -> Iterator[str]:
     """Yield what can be done now, for a lead in front of a page."""
-    awaited = [
-        site.name
-        for site in view.sites
-        if site.standing in (Standing.INVITED, Standing.SCORING, Standing.ANSWERING)
-    ]
-    late = [site.name for site in view.sites if site.standing in (Standing.LATE, Standing.SILENT)]
     match view.record.state:
         case RoundState.DRAFT:
             if now - view.record.started_at > _ENGINE_IS_LATE:
@@ -138,14 +138,14 @@ def next_steps(view: RoundView, now: datetime) -> Iterator[str]:
         case RoundState.OFFERED | RoundState.ANSWERING:
             if view.due is not None and view.due < now:
                 yield "The time is over: at its next look the engine goes on, or ends the round."
-            elif awaited:
-                yield f"Wait for {', '.join(awaited)}, or ask their people to look."
+            elif view.awaited:
+                yield f"Wait for {', '.join(view.awaited)}, or ask their people to look."
             else:
                 yield "Nothing: every site has answered, and the engine goes on."
         case RoundState.POOLED:
             yield "Read the report."
-            if late and view.offer.masking is None:
-                yield f"Add the late sites if they answer after all: {', '.join(late)}."
+            if view.late and view.offer.masking is None:
+                yield f"Add the late sites if they answer after all: {', '.join(view.late)}."
             yield "Close the round when no site is to be added any more."
         case RoundState.FAILED:
             yield "Give late sites more time, or close the round."

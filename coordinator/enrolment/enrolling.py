@@ -13,7 +13,7 @@ from pathlib import Path
 
 from coordinator.enrolment.register import EnrolmentEvent, EventKind, Register
 from coordinator.flower_courier.folder import CourierFolder
-from coordinator.folder import CoordinatorFolder
+from coordinator.folder import CoordinatorFolder, opened
 from coordinator.state.store import CoordinatorStore, EnrolledSite, RoundState
 from fedcac.errors import SignatureError, UsageError
 from fedcac.exchange.couriering import CourierPublicKey
@@ -290,11 +290,7 @@ def _no_way(site: str) -> UsageError:
 @contextmanager
 def opened_enrolments(home: Path) -> Iterator[Enrolments]:
     """Yield the enrolments of a coordinator's folder, and close its database."""
-    folder = CoordinatorFolder(home)
-    store = folder.store()
-    try:
+    with opened(home) as (folder, store):
         enrolments = Enrolments(folder, store)
         enrolments.repair()
         yield enrolments
-    finally:
-        store.close()

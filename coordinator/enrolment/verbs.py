@@ -23,6 +23,7 @@ from fedcac.canonical import sha256_hex
 from fedcac.console import Outcome, add_format, say
 from fedcac.errors import UsageError
 from fedcac.joining import CheckedRequest, compared, fingerprint_of
+from fedcac.joining.key_files import public_key_text
 from fedcac.signing import PublicKey
 
 __all__ = ["add_membership_verbs"]
@@ -170,7 +171,7 @@ def _enrol(arguments: argparse.Namespace) -> Outcome:
 
 
 def _enrol_by_key(arguments: argparse.Namespace) -> Outcome:
-    key = PublicKey.from_text(arguments.key.read_text(encoding="ascii"))
+    key = PublicKey.from_text(public_key_text(arguments.key))
     if arguments.spool is None:
         raise UsageError(
             "A site that is enrolled by its key alone has a spool folder.",

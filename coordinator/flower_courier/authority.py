@@ -199,7 +199,11 @@ def new_passphrase(*, may_ask: bool) -> bytes | None:
             )
         given = getpass.getpass("New passphrase of the certificate authority: ")
         if given != getpass.getpass("The same again: ") or not given:
-            raise UsageError("The two passphrases differ, or are empty.", code="no_passphrase")
+            raise UsageError(
+                "The two passphrases differ, or are empty.",
+                code="no_passphrase",
+                cure="Call it again, and type the same twice.",
+            )
     return given.encode("utf-8") if given else None
 
 

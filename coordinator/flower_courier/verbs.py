@@ -16,6 +16,7 @@ from coordinator.flower_courier.superlink import superlink_command, superlink_en
 from fedcac.console import Outcome, add_format, say
 from fedcac.errors import RoundError
 from fedcac.exchange.couriering import CourierPublicKey
+from fedcac.joining.key_files import public_key_text
 from fedcac.signing import PublicKey
 
 __all__ = ["add_courier_verbs", "carry"]
@@ -31,8 +32,8 @@ def _folder(arguments: argparse.Namespace) -> CourierFolder:
 def _enrol(arguments: argparse.Namespace) -> Outcome:
     from coordinator.enrolment.enrolling import opened_enrolments
 
-    node_key = CourierPublicKey.from_text(arguments.node_key.read_text(encoding="ascii"))
-    key = PublicKey.from_text(arguments.key.read_text(encoding="ascii"))
+    node_key = CourierPublicKey.from_text(public_key_text(arguments.node_key))
+    key = PublicKey.from_text(public_key_text(arguments.key))
     with opened_enrolments(arguments.home) as enrolments:
         enrolments.courier.ports()
         enrolments.add(arguments.name, key, node_key, spool="")

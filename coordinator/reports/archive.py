@@ -12,14 +12,14 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from coordinator.reports.release_records import RELEASES_FILE
 from coordinator.reports.releases import RoundSeals
 from coordinator.reports.reporting import write_round_report
 from coordinator.rounds.views import RoundView
-from coordinator.state.records import Event, EventKind
+from coordinator.state.records import Event, EventKind, json_value
 from coordinator.state.store import CoordinatorStore
 from fedcac import __version__
 from fedcac.canonical import canonical_bytes
@@ -35,7 +35,7 @@ __all__ = ["write_archive"]
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _ABOUT_COPIES = (EventKind.REPORT_WRITTEN, EventKind.EXPORTED)
-_FROM_REPORT = ("releases.jsonl", "estimates.csv", "results.json", "provenance.json", "report.html")
+_FROM_REPORT = (RELEASES_FILE, "estimates.csv", "results.json", "provenance.json", "report.html")
 
 
 def write_archive(
@@ -100,7 +100,7 @@ def _members(
         },
         "lead_key": seals.lead.public.to_text(),
     }
-    yield "round.json", canonical_bytes(_plain(document))
+    yield "round.json", canonical_bytes(json_value(document))
     events = [one for one in store.events.of(round_id) if one.what not in _ABOUT_COPIES]
     yield "events.jsonl", b"".join(canonical_bytes(_event(one)) + b"\n" for one in events)
     if view.is_pooled:
@@ -136,13 +136,7 @@ def _weights(store: CoordinatorStore, round_id: str) -> frozenset[str]:
 
 def _event(event: Event) -> dict[str, Any]:
     # Numbers are those of the database, in which other rounds have events too.
-    found: dict[str, Any] = _plain({**event.row(), "at": event.at, "detail": dict(event.detail)})
+    found: dict[str, Any] = json_value(
+        {**event.row(), "at": event.at, "detail": dict(event.detail)}
+    )
     return found
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    return value.isoformat() if isinstance(value, datetime) else value

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
@@ -28,21 +28,27 @@ from coordinator.reports.release_records import (
 )
 from coordinator.rounds.masked_sums import SumOfSites
 from coordinator.rounds.views import Used
-from fedcac.aggregate import parse_aggregate
 from fedcac.canonical import canonical_bytes, digest_of, sha256_hex
 from fedcac.errors import GateError, IntegrityError, SignatureError, UsageError
 from fedcac.exchange import Offer, Reply, Request
 from fedcac.models.manifest import PackageManifest
 from fedcac.protocol import Protocol
 from fedcac.signing import PublicKey, open_envelope, trusted
-from fedcac.vocabulary import RefusalCode
 
 __all__ = ["Releases", "read_releases"]
 
 _LARGEST_RELEASES = 2**30
 # RuntimeError: a member under a password, or packed in a way that is not known here.
-_UNREADABLE = (OSError, KeyError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile)
-_UNREADABLE += (zlib.error, lzma.LZMAError)
+_UNREADABLE: tuple[type[Exception], ...] = (
+    OSError,
+    KeyError,
+    ValueError,
+    EOFError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+)
 _ASK_AGAIN = "Ask who wrote it for the file as it was written."
 
 B = TypeVar("B", bound=BaseModel)
@@ -248,7 +254,9 @@ def _package(header: RoundHeader) -> PackageManifest | None:
 
 def _sums(record: Record) -> dict[str, SumOfSites]:
     try:
-        return {analysis: _sum(told) for analysis, told in record.document.items()}
+        return {
+            analysis: SumOfSites.from_document(told) for analysis, told in record.document.items()
+        }
     except (GateError, KeyError, TypeError, ValueError) as error:
         raise _malformed(f"the {part_words(record)} does not have its shape") from error
 
@@ -258,11 +266,6 @@ def _step(record: Record) -> Used:
         return _STEP.validate_python(record.document)
     except ValidationError as error:
         raise _malformed(f"the {part_words(record)} does not have its shape") from error
-
-
-def _sum(told: Any) -> SumOfSites:
-    answer = parse_aggregate(told["payload"]) if "payload" in told else RefusalCode(told["refusal"])
-    return SumOfSites(answer, tuple(told["sites"]))
 
 
 def _check_round(releases: Releases) -> None:

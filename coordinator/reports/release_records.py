@@ -111,7 +111,7 @@ class Record(_Document):
 
 
 class SiteEntry(_Document):
-    """One invited site: its word on the offer, its key, and the bytes of all its parcels.
+    """One invited site: its word on the offer, its key, and the bytes of what of it counts.
 
     `public_key` is None in a round whose signatures are not kept: one in memory, whose keys are
     made for it and prove nothing.

@@ -22,7 +22,6 @@ from coordinator.reports.release_records import (
     record_of,
 )
 from coordinator.rounds.intake import TO_PARTICIPANTS
-from coordinator.rounds.masked_sums import SumOfSites
 from coordinator.rounds.site_keys import SiteKeys
 from coordinator.rounds.views import RoundView, SiteView
 from coordinator.state.store import CoordinatorStore, Direction
@@ -32,7 +31,6 @@ from fedcac.errors import RoundError
 from fedcac.exchange import parcel_name
 from fedcac.report import estimates_csv
 from fedcac.signing import PublicKey, SigningKey, seal
-from fedcac.vocabulary import RefusalCode
 
 if TYPE_CHECKING:
     from fedcac.models.manifest import PackageManifest
@@ -146,21 +144,9 @@ def _records(view: RoundView, seals: RoundSeals | None) -> Iterator[Record]:
                         site=site.name,
                     )
         if view.sums:
-            yield record_of("sums", _sums(view.sums[number - 1]), exchange=number)
+            sums = view.sums[number - 1]
+            told: dict[str, JsonValue] = {name: sums[name].to_document() for name in sums}
+            yield record_of("sums", told, exchange=number)
     for number, used in enumerate(view.steps, start=1):
         document: dict[str, JsonValue] = {name: dict(sites) for name, sites in used.items()}
         yield record_of("step", document, exchange=number)
-
-
-def _sums(told: Mapping[str, SumOfSites]) -> dict[str, JsonValue]:
-    return {
-        analysis: {
-            "sites": list(one.sites),
-            **(
-                {"refusal": one.answer.value}
-                if isinstance(one.answer, RefusalCode)
-                else {"payload": one.answer.to_payload()}
-            ),
-        }
-        for analysis, one in told.items()
-    }

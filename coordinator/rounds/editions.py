@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 
 from pydantic import JsonValue
 
+from coordinator.rounds.ending import check_moved
 from coordinator.rounds.exchanges import ENGINE, Exchanges
 from coordinator.rounds.intake import TO_NOBODY, TO_PARTICIPANTS, Intake
 from coordinator.rounds.round_reading import RoundReader, step_name
@@ -90,7 +91,11 @@ class Editions:
         offer, protocol = self._reader.plan(round_id)
         _check_may_begin(record, protocol)
         if retry.patience <= timedelta(0):
-            raise UsageError("There must be time to answer.", code="bad_deadline")
+            raise UsageError(
+                "There must be time to answer.",
+                code="bad_deadline",
+                cure="Give a number of days above 0.",
+            )
         pooled = self._pooled_sites(record, offer, protocol)
         added = self._late_sites(offer, pooled, retry.sites)
         now = self._clock()
@@ -119,12 +124,8 @@ class Editions:
                 "deadline": edition.deadline.isoformat(),
             },
         )
-        if not self._store.add_edition(record, edition, RoundState.OFFERED, event):
-            raise RoundError(
-                f"Round {round_id} was moved by another process.",
-                code="round_busy",
-                cure="Look at it with `fedcac-coordinator round status`, then try again.",
-            )
+        is_moved = self._store.add_edition(record, edition, RoundState.OFFERED, event)
+        check_moved(round_id, is_moved=is_moved)
         return edition
 
     def send_offer(self, record: RoundRecord, offer: Offer) -> None:

@@ -15,7 +15,7 @@ from fedcac.exchange import Closing, Courier, parcel_name
 from fedcac.signing import SigningKey
 from fedcac.vocabulary import SiteName
 
-__all__ = ["Ending"]
+__all__ = ["Ending", "check_moved"]
 
 _OVER = (RoundState.CLOSED, RoundState.CANCELLED)
 
@@ -48,7 +48,7 @@ class Ending:
                 cure="Wait for it, or end it with `fedcac-coordinator round cancel`.",
             )
         event = Event(self._clock(), actor, EventKind.CLOSED, round_id)
-        _check_moved(record, self._store.move(record, RoundState.CLOSED, event))
+        check_moved(round_id, is_moved=self._store.move(record, RoundState.CLOSED, event))
 
     def cancel(self, round_id: str, actor: str, reason: str) -> None:
         """End a round that was not pooled; errors are those of `RoundEngine.cancel`."""
@@ -63,7 +63,7 @@ class Ending:
         now = self._clock()
         event = Event(now, actor, EventKind.CANCELLED, round_id, detail={"reason": reason})
         moved = self._store.move(record, RoundState.CANCELLED, event, finished_at=now)
-        _check_moved(record, moved)
+        check_moved(round_id, is_moved=moved)
 
     def tell(self, record: RoundRecord) -> None:
         """Tell every site that was asked; told once, nothing is sent again."""
@@ -99,10 +99,11 @@ def _check_not_over(record: RoundRecord) -> None:
         )
 
 
-def _check_moved(record: RoundRecord, is_moved: bool) -> None:
+def check_moved(round_id: str, *, is_moved: bool) -> None:
+    """Raise RoundError `round_busy` unless a lead's change of a round was written."""
     if not is_moved:
         raise RoundError(
-            f"Round {record.round_id} was moved by another process.",
+            f"Round {round_id} was moved by another process.",
             code="round_busy",
             cure="Look at it with `fedcac-coordinator round status`, then try again.",
         )

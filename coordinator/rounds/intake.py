@@ -62,7 +62,7 @@ class Intake:
         self._n_kept = 0
 
     def acceptance(
-        self, offer: Offer, offer_digests: Collection[str], site: str, *, collect: bool = True
+        self, offer: Offer, offer_digests: Collection[str], site: str, *, collect: bool
     ) -> Acceptance | None:
         """Return a site's word on an offer, or None while there is none that holds.
 

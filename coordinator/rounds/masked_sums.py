@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypeVar
 
+from pydantic import JsonValue
+
 from coordinator.rounds.intake import TO_NOBODY, Intake
 from coordinator.state.store import CoordinatorStore, Direction
 from fedcac.aggregate import Aggregate, parse_aggregate
@@ -57,6 +59,31 @@ class SumOfSites:
     answer: Aggregate | RefusalCode
     sites: tuple[str, ...] = ()
 
+    def to_document(self) -> dict[str, JsonValue]:
+        """Return the sum as it is stored and given out."""
+        told: dict[str, JsonValue] = (
+            {"refusal": self.answer.value}
+            if isinstance(self.answer, RefusalCode)
+            else {"payload": self.answer.to_payload()}
+        )
+        return {"sites": list(self.sites), **told}
+
+    @classmethod
+    def from_document(cls, document: Any) -> SumOfSites:
+        """Return what `to_document` gave.
+
+        Raises
+        ------
+        GateError, KeyError, TypeError, ValueError
+            If the document has another shape.
+        """
+        answer = (
+            parse_aggregate(document["payload"])
+            if "payload" in document
+            else RefusalCode(document["refusal"])
+        )
+        return cls(answer, tuple(document["sites"]))
+
 
 class MaskedSums:
     """Drives the masked sums of every round. `advance` may be called at any time."""
@@ -88,12 +115,7 @@ class MaskedSums:
         if payload is None:
             return None
         return {
-            analysis: SumOfSites(
-                parse_aggregate(told["payload"])
-                if "payload" in told
-                else RefusalCode(told["refusal"]),
-                tuple(told["sites"]),
-            )
+            analysis: SumOfSites.from_document(told)
             for analysis, told in json.loads(payload).items()
         }
 
@@ -298,17 +320,7 @@ class MaskedSums:
                 yield message
 
     def _store_sums(self, offer: Offer, exchange: int, told: Mapping[str, SumOfSites]) -> None:
-        document = {
-            analysis: {
-                "sites": list(one.sites),
-                **(
-                    {"refusal": one.answer.value}
-                    if isinstance(one.answer, RefusalCode)
-                    else {"payload": one.answer.to_payload()}
-                ),
-            }
-            for analysis, one in told.items()
-        }
+        document = {analysis: one.to_document() for analysis, one in told.items()}
         name = parcel_name(offer.round_id, _SUMS, exchange)
         payload = canonical_bytes(document)
         self._store.add_parcel(offer.round_id, Direction.SENT, name, payload, TO_NOBODY)

@@ -15,7 +15,7 @@ from coordinator.rounds.intake import TO_NOBODY, TO_PARTICIPANTS, Intake, typed_
 from coordinator.rounds.masked_sums import MaskedSums
 from coordinator.rounds.views import RoundView, SiteView, Standing, Used
 from coordinator.state.records import OPEN, Direction, EditionRecord, RoundRecord, RoundState
-from coordinator.state.store import CoordinatorStore
+from coordinator.state.store import CoordinatorStore, unknown_round
 from fedcac.aggregate import Aggregate
 from fedcac.canonical import sha256_hex
 from fedcac.errors import RoundError
@@ -65,11 +65,7 @@ class RoundReader:
         """Return a parcel that every site got; RoundError `unknown_round` if there is none."""
         payload = self._store.parcel(round_id, Direction.SENT, parcel_name(round_id, what))
         if payload is None:
-            raise RoundError(
-                f"There is no round '{round_id}'.",
-                code="unknown_round",
-                cure="`fedcac-coordinator round status` lists the rounds.",
-            )
+            raise unknown_round(round_id)
         return payload
 
     def later_offer(self, round_id: str, edition: int) -> bytes | None:

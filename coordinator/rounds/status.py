@@ -7,13 +7,11 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from coordinator.rounds.views import RoundView, SiteView, Standing
-from coordinator.state.records import EditionRecord, RoundState
+from coordinator.rounds.views import RoundView, SiteView
+from coordinator.state.records import EditionRecord, RoundState, json_value
 from fedcac.aggregate import FlowStage
 
 __all__ = ["RoundStatus", "RoundSummary", "SiteStatus", "status_of", "summary_of"]
-
-_AWAITED = (Standing.INVITED, Standing.SCORING, Standing.ANSWERING)
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ class RoundStatus:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the status as a JSON object: sites by name, times in ISO 8601."""
-        found: dict[str, Any] = _plain(asdict(self))
+        found: dict[str, Any] = json_value(asdict(self))
         return {**found, "sites": {site.pop("name"): site for site in found["sites"]}}
 
 
@@ -147,22 +145,21 @@ def _site(site: SiteView) -> SiteStatus:
 
 def _next_steps(view: RoundView, now: datetime) -> Iterator[str]:
     round_id, verb = view.record.round_id, "fedcac-coordinator"
-    awaited = [site.name for site in view.sites if site.standing in _AWAITED]
-    late = [site.name for site in view.sites if site.standing in (Standing.LATE, Standing.SILENT)]
     match view.record.state:
         case RoundState.DRAFT:
             yield f"Send the offer: `{verb} round wait {round_id}`, or let `engine run` do it."
         case RoundState.OFFERED | RoundState.ANSWERING:
-            if awaited:
-                yield f"Awaited: {', '.join(awaited)}. Ask them to look at `fedcac-site status`."
+            if view.awaited:
+                names = ", ".join(view.awaited)
+                yield f"Awaited: {names}. Ask them to look at `fedcac-site status`."
             if view.due is not None and view.due < now:
                 yield f"The time is over; the next step goes on or ends it: `{verb} round wait`."
             else:
                 yield f"Follow it with `{verb} round wait {round_id}`."
         case RoundState.POOLED:
             yield f"Write its report: `{verb} report {round_id} --out FOLDER`."
-            if late and view.offer.masking is None:
-                yield f"Add late sites ({', '.join(late)}): `{verb} round retry {round_id}`."
+            if view.late and view.offer.masking is None:
+                yield f"Add late sites ({', '.join(view.late)}): `{verb} round retry {round_id}`."
             yield f"When no site is to be added any more: `{verb} round close {round_id}`."
         case RoundState.FAILED:
             yield (
@@ -171,13 +168,3 @@ def _next_steps(view: RoundView, now: datetime) -> Iterator[str]:
             )
         case RoundState.CLOSED | RoundState.CANCELLED:
             yield f"Keep it: `{verb} round export {round_id} --out FILE.zip`."
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    if isinstance(value, datetime):
-        return value.isoformat()
-    return value

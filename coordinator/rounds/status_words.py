@@ -5,13 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
+from typing import Final
 
 from coordinator.rounds.status import RoundStatus, SiteStatus
 from coordinator.state.records import Event
 
-__all__ = ["in_words", "in_words_short", "site_words", "time_left"]
+__all__ = [
+    "STANDING_WORDS",
+    "in_words",
+    "in_words_short",
+    "site_words",
+    "span_words",
+    "time_left",
+]
 
-_STANDING = {
+STANDING_WORDS: Final = {
     "not_asked": "not asked yet",
     "invited": "no word yet",
     "approved": "takes part",
@@ -74,22 +82,23 @@ def in_words(status: RoundStatus, now: datetime, events: Sequence[Event] = ()) -
 
 def site_words(site: SiteStatus, now: datetime) -> str:
     """Return one site in a line: where it stands, what it sent, when it was last heard of."""
-    parts = [_STANDING[site.standing] + (f" ({site.refusal})" if site.refusal else "")]
+    parts = [STANDING_WORDS[site.standing] + (f" ({site.refusal})" if site.refusal else "")]
     if site.patients is not None:
         parts.append(f"{site.patients} patients analysed")
     if site.replies:
         parts.append(f"{site.replies} replies, {site.bytes} bytes")
     if site.last_contact is not None:
-        parts.append(f"last heard of {_ago(now - site.last_contact)} ago")
+        parts.append(f"last heard of {span_words(now - site.last_contact)} ago")
     return f"{site.name}: {', '.join(parts)}"
 
 
 def time_left(due: datetime, now: datetime) -> str:
     """Return the time to a deadline in words."""
-    return f"{_ago(due - now)} left" if due > now else "over"
+    return f"{span_words(due - now)} left" if due > now else "over"
 
 
-def _ago(span: timedelta) -> str:
+def span_words(span: timedelta) -> str:
+    """Return a span of time in its largest unit of which there are two; none below zero."""
     seconds = max(0, int(span.total_seconds()))
     for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * size:

@@ -140,6 +140,19 @@ class RoundView:
         return self.record.state.value
 
     @property
+    def awaited(self) -> tuple[str, ...]:
+        """The sites whose word or answer the round waits for."""
+        return self._at(Standing.INVITED, Standing.SCORING, Standing.ANSWERING)
+
+    @property
+    def late(self) -> tuple[str, ...]:
+        """The sites that were asked and said nothing, or did not answer, in time."""
+        return self._at(Standing.LATE, Standing.SILENT)
+
+    def _at(self, *standings: Standing) -> tuple[str, ...]:
+        return tuple(site.name for site in self.sites if site.standing in standings)
+
+    @property
     def is_open(self) -> bool:
         """Say whether the round waits for sites or for its engine."""
         return self.record.state in OPEN

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Any
 
 from pydantic import JsonValue
 
@@ -23,6 +24,7 @@ __all__ = [
     "RoundRecord",
     "RoundState",
     "from_naive",
+    "json_value",
     "to_naive",
 ]
 
@@ -162,6 +164,15 @@ class Event:
             "site": self.site,
             "detail": json.dumps(dict(self.detail), sort_keys=True),
         }
+
+
+def json_value(value: Any) -> Any:
+    """Return a record's value as JSON has it: tuples as lists, times in ISO 8601."""
+    if isinstance(value, dict):
+        return {key: json_value(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_value(one) for one in value]
+    return value.isoformat() if isinstance(value, datetime) else value
 
 
 def to_naive(moment: datetime) -> datetime:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Engine, Row, insert, select, update
+from sqlalchemy import Connection, Engine, Row, insert, select, update
 from sqlalchemy.exc import IntegrityError as DatabaseIntegrityError
 
 from coordinator.enrolment.register import Register
@@ -33,7 +33,14 @@ from coordinator.state.schema import EDITIONS, PARCELS, PROTOCOLS, ROUNDS, SITES
 from fedcac.errors import IntegrityError, RoundError, UsageError
 from fedcac.signing import PublicKey
 
-__all__ = ["CoordinatorStore", "Direction", "EnrolledSite", "RoundRecord", "RoundState"]
+__all__ = [
+    "CoordinatorStore",
+    "Direction",
+    "EnrolledSite",
+    "RoundRecord",
+    "RoundState",
+    "unknown_round",
+]
 
 
 class CoordinatorStore:
@@ -194,16 +201,7 @@ class CoordinatorStore:
         if finished_at is not None:
             values["finished_at"] = to_naive(finished_at)
         with self._writer.begin() as connection:
-            moved = connection.execute(
-                update(ROUNDS)
-                .where(
-                    ROUNDS.c.round_id == record.round_id,
-                    ROUNDS.c.state == record.state.value,
-                    ROUNDS.c.edition == record.edition,
-                )
-                .values(**values)
-            )
-            if moved.rowcount != 1:
+            if not _change(connection, record, **values):
                 return False
             if finished_at is not None:
                 connection.execute(
@@ -226,22 +224,16 @@ class CoordinatorStore:
     ) -> bool:
         """Begin the next edition of a round; False if another process has moved it meanwhile."""
         with self._writer.begin() as connection:
-            moved = connection.execute(
-                update(ROUNDS)
-                .where(
-                    ROUNDS.c.round_id == record.round_id,
-                    ROUNDS.c.state == record.state.value,
-                    ROUNDS.c.edition == edition.edition - 1,
-                )
-                .values(
-                    state=state.value,
-                    edition=edition.edition,
-                    edition_at=to_naive(edition.started_at),
-                    deadline=to_naive(edition.deadline),
-                    finished_at=None,
-                )
+            is_next = _change(
+                connection,
+                record,
+                state=state.value,
+                edition=edition.edition,
+                edition_at=to_naive(edition.started_at),
+                deadline=to_naive(edition.deadline),
+                finished_at=None,
             )
-            if moved.rowcount != 1:
+            if not is_next:
                 return False
             connection.execute(
                 insert(EDITIONS).values(
@@ -284,11 +276,7 @@ class CoordinatorStore:
         with self._engine.connect() as connection:
             row = connection.execute(select(ROUNDS).where(ROUNDS.c.round_id == round_id)).first()
         if row is None:
-            raise RoundError(
-                f"There is no round '{round_id}'.",
-                code="unknown_round",
-                cure="`fedcac-coordinator round status` lists the rounds.",
-            )
+            raise unknown_round(round_id)
         return _round(row)
 
     def rounds(self) -> tuple[RoundRecord, ...]:
@@ -370,6 +358,29 @@ class CoordinatorStore:
         with self._engine.connect() as connection:
             rows = connection.execute(statement).all()
         return tuple(sorted((Direction(row.direction), row.site, row.name) for row in rows))
+
+
+def unknown_round(round_id: str) -> RoundError:
+    """Return the error for a round that is not there."""
+    return RoundError(
+        f"There is no round '{round_id}'.",
+        code="unknown_round",
+        cure="`fedcac-coordinator round status` lists the rounds.",
+    )
+
+
+def _change(connection: Connection, record: RoundRecord, **values: object) -> bool:
+    """Change a round's row if it is where `record` has it; say whether it was."""
+    changed = connection.execute(
+        update(ROUNDS)
+        .where(
+            ROUNDS.c.round_id == record.round_id,
+            ROUNDS.c.state == record.state.value,
+            ROUNDS.c.edition == record.edition,
+        )
+        .values(**values)
+    )
+    return changed.rowcount == 1
 
 
 def _time(moment: datetime | None) -> datetime:

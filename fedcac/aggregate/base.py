@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedcac.canonical import canonical_bytes
 from fedcac.errors import GateError
 from fedcac.vocabulary import CellStatus
 
-__all__ = ["Aggregate", "Cell", "Count", "Evidence", "parse_aggregate", "register", "registered"]
+__all__ = [
+    "Aggregate",
+    "Cell",
+    "Count",
+    "Evidence",
+    "WholeNumber",
+    "parse_aggregate",
+    "register",
+    "registered",
+]
 
-Count = NonNegativeInt | CellStatus
+LARGEST_COUNT = 2**53
+"""Sums over a thousand sites stay below 2^63, and every whole number up to here is a float."""
+
+WholeNumber = Annotated[int, Field(ge=0, le=LARGEST_COUNT)]
+Count = WholeNumber | CellStatus
 """A number of patients, or the reason why none stands there."""
 
 Cell = float | CellStatus
@@ -36,13 +49,13 @@ class Evidence(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    n_parameters: NonNegativeInt = 0
-    smallest_group: NonNegativeInt | None = None
-    row_groups: tuple[NonNegativeInt, ...] = ()
+    n_parameters: WholeNumber = 0
+    smallest_group: WholeNumber | None = None
+    row_groups: tuple[WholeNumber, ...] = ()
     parameter_norm: float = 0.0
     row_blocks: tuple[int, ...] = ()
-    block_sizes: tuple[NonNegativeInt, ...] = ()
-    nested: tuple[tuple[NonNegativeInt, ...], ...] = ()
+    block_sizes: tuple[WholeNumber, ...] = ()
+    nested: tuple[tuple[WholeNumber, ...], ...] = ()
 
 
 class Aggregate(BaseModel):
@@ -60,7 +73,7 @@ class Aggregate(BaseModel):
     has_endpoint: ClassVar[bool] = False
     is_given_once: ClassVar[bool] = False
 
-    n_patients: NonNegativeInt
+    n_patients: WholeNumber
     evidence: Evidence | None = None
 
     def to_payload(self) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import ClassVar, Self
 
-from pydantic import NonNegativeInt, model_validator
+from pydantic import model_validator
 
-from fedcac.aggregate.base import Aggregate, Cell, Count, register
+from fedcac.aggregate.base import Aggregate, Cell, Count, WholeNumber, register
 from fedcac.vocabulary import ExclusionReason
 
 __all__ = [
@@ -45,7 +45,7 @@ class CrossTable(Aggregate):
 
     matrix: tuple[Row, ...]
     two_by_two: tuple[tuple[Count, Count, Count, Count], ...]
-    kept_cut_offs: tuple[NonNegativeInt, ...] = ()
+    kept_cut_offs: tuple[WholeNumber, ...] = ()
     collapsed: tuple[Row, ...] = ()
 
     @model_validator(mode="after")
@@ -61,8 +61,8 @@ class CrossTable(Aggregate):
                 raise ValueError(
                     "collapsed must be square with one category more than cut-offs kept"
                 )
-            if list(self.kept_cut_offs) != sorted(set(self.kept_cut_offs)) or (
-                self.kept_cut_offs[-1] >= size - 1
+            if list(self.kept_cut_offs) != sorted(set(self.kept_cut_offs)) or any(
+                cut >= size - 1 for cut in self.kept_cut_offs
             ):
                 raise ValueError("kept_cut_offs must be increasing indices of cut-offs")
         return self
@@ -119,7 +119,7 @@ class BinnedCounts(Aggregate):
     has_common_grid: ClassVar[bool] = False
     are_groups_nested: ClassVar[bool] = False
 
-    starts: tuple[tuple[tuple[NonNegativeInt, ...], ...], ...]
+    starts: tuple[tuple[tuple[WholeNumber, ...], ...], ...]
     counts: tuple[tuple[Row, ...], ...]
 
     @model_validator(mode="after")
@@ -152,7 +152,7 @@ class SurvivalTable(Aggregate):
         `evidence.row_groups` gives their number by group.
     """
 
-    edges: tuple[tuple[NonNegativeInt, ...], ...]
+    edges: tuple[tuple[WholeNumber, ...], ...]
     at_risk: tuple[Row, ...]
     events: tuple[Row, ...]
     censored: tuple[Row, ...]
@@ -178,7 +178,7 @@ class LikelihoodTerms(Aggregate):
     or strata; `n_events` counts patients with the event.
     """
 
-    n_events: NonNegativeInt
+    n_events: WholeNumber
     log_likelihood: float
     gradient: tuple[float, ...]
     information: tuple[tuple[float, ...], ...]
@@ -204,7 +204,7 @@ class Totals(Aggregate):
     are_rows_of_classes: ClassVar[bool] = False
 
     values: tuple[tuple[float, ...], ...]
-    n_events: NonNegativeInt | None
+    n_events: WholeNumber | None
 
     @model_validator(mode="after")
     def _check_shape(self) -> Self:

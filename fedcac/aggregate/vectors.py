@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, NonNegativeInt
+from pydantic import BaseModel, ConfigDict
 
-from fedcac.aggregate.base import Aggregate, registered
+from fedcac.aggregate.base import Aggregate, WholeNumber, registered
 from fedcac.aggregate.shapes import (
     BinnedCounts,
     CrossTable,
@@ -26,7 +26,7 @@ from fedcac.aggregate.shapes import (
 )
 from fedcac.errors import GateError
 
-__all__ = ["Layout", "aggregate_of", "can_be_summed", "layout_of", "vector_of"]
+__all__ = ["Layout", "aggregate_of", "layout_of", "vector_of"]
 
 Numbers = list[float]
 
@@ -42,7 +42,7 @@ class Layout(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     kind: str
-    sizes: tuple[tuple[NonNegativeInt, ...], ...]
+    sizes: tuple[tuple[WholeNumber, ...], ...]
     has_events: bool = False
 
     @property
@@ -57,11 +57,6 @@ class _Form(NamedTuple):
     n_numbers: Callable[[tuple[tuple[int, ...], ...]], int]
     numbers: Callable[[Any], Numbers]
     fields: Callable[[tuple[tuple[int, ...], ...], Iterator[float]], dict[str, Any]]
-
-
-def can_be_summed(aggregate_type: type[Aggregate]) -> bool:
-    """Say whether aggregates of a type have a vector."""
-    return any(issubclass(aggregate_type, shape) for shape in _FORMS)
 
 
 def layout_of(aggregate: Aggregate) -> Layout:

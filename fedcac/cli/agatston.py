@@ -105,7 +105,11 @@ def _read_numpy_map(path: Path, volume: Volume) -> NDArray[np.uint8]:
     try:
         mask = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path} is not a NumPy array.", code="bad_mask") from error
+        raise UsageError(
+            f"{path} is not a NumPy array.",
+            code="bad_mask",
+            cure="Give a file that numpy.save wrote, without pickled objects.",
+        ) from error
     is_map = mask.shape == volume.hu.shape and mask.dtype.kind in "biu"
     if not is_map or not 0 <= int(mask.min()) <= int(mask.max()) <= VESSEL_UNKNOWN:
         raise UsageError(

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fedcac.console import Outcome, add_format
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["add_parser"]
 

@@ -114,9 +114,10 @@ def run_round(
             reference_files=reference.files if reference else {},
         ),
     )
-    view = _run_to_end(engine, agents, round_id)
-    store.close()
-    return view
+    try:
+        return _run_to_end(engine, agents, round_id)
+    finally:
+        store.close()
 
 
 def _run_to_end(engine: RoundEngine, agents: dict[str, SiteAgent], round_id: str) -> RoundView:
@@ -141,4 +142,8 @@ def _failure(view: RoundView) -> FedcacError:
     codes = ", ".join(
         f"{site.name}: {site.refusal.value if site.refusal else 'no reply'}" for site in view.sites
     )
-    return RoundError(f"No site could take part ({codes}).", code="failed")
+    return RoundError(
+        f"No site could take part ({codes}).",
+        code="failed",
+        cure="docs/reference/codes.md says what each code means, and what to do.",
+    )

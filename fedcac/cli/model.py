@@ -35,6 +35,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> Outcome:
+    from fedcac.joining.key_files import public_key_text
     from fedcac.models import ModelPackage, open_package
     from fedcac.signing import PublicKey, trusted
 
@@ -42,7 +43,7 @@ def _check(arguments: argparse.Namespace) -> Outcome:
         package = ModelPackage.from_folder(arguments.folder)
         signature = "signature not checked (no --key given)"
     else:
-        key = PublicKey.from_text(arguments.key.read_text(encoding="ascii"))
+        key = PublicKey.from_text(public_key_text(arguments.key))
         files = {path.name: path.read_bytes() for path in arguments.folder.iterdir()}
         files.pop("MODEL_CARD.md", None)
         package = open_package(files, trusted([key]))

@@ -51,7 +51,8 @@ def _convert(arguments: argparse.Namespace) -> Outcome:
 
 
 def _pack(arguments: argparse.Namespace) -> Outcome:
-    from fedcac.models.assembly import assemble_package, golden_noise, read_golden, read_weights
+    from fedcac.models.assembly import assemble_package, golden_noise, read_weights
+    from fedcac.models.package import read_tensors
     from fedcac.models.registry import family_of
 
     _check_new(arguments.out)
@@ -60,7 +61,7 @@ def _pack(arguments: argparse.Namespace) -> Outcome:
     if arguments.golden is None:
         golden = golden_noise(family, document["input"]["clip_hu"])
     else:
-        golden = read_golden(_read(arguments.golden))
+        golden = read_tensors(_read(arguments.golden), arguments.golden.name)
     package = assemble_package(
         arguments.out,
         document=document,
@@ -81,8 +82,21 @@ def _document(path: Path) -> dict[str, Any]:
 
     try:
         document = yaml.safe_load(_read(path).decode("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise PackageError(f"{path} is not YAML.", code="bad_manifest") from error
+    # Beyond its own errors: what PyYAML lets through of odd numbers, dates, escapes and depth.
+    except (
+        yaml.YAMLError,
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise PackageError(
+            f"{path} is not YAML.",
+            code="bad_manifest",
+            cure="Mend it; docs/how-to/wrap-your-own-model.md has a whole one.",
+        ) from error
     if not isinstance(document, dict) or not {"family", "architecture", "input"} <= set(document):
         raise PackageError(
             f"{path} does not describe a package.",

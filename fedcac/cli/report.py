@@ -8,7 +8,6 @@ from typing import Any
 
 from coordinator.reports.report_options import add_format_options, formats_of
 from fedcac.console import Outcome, add_format
-from fedcac.errors import UsageError
 
 __all__ = ["add_parser"]
 
@@ -44,18 +43,11 @@ def add_parser(subparsers: Any) -> None:
 def _run(arguments: argparse.Namespace) -> Outcome:
     from coordinator.reports.release_reading import read_releases
     from coordinator.reports.reporting import write_repooled_report
+    from fedcac.joining.key_files import public_key_text
     from fedcac.signing import PublicKey
 
-    key = None
-    if arguments.lead_key is not None:
-        try:
-            key = PublicKey.from_text(arguments.lead_key.read_text(encoding="ascii"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(
-                f"There is no public key at '{arguments.lead_key}'.",
-                code="no_key_file",
-                cure="Give the lead.pub that the lead published.",
-            ) from error
+    given = arguments.lead_key
+    key = None if given is None else PublicKey.from_text(public_key_text(given))
     releases = read_releases(arguments.releases, key)
     report, is_identical = write_repooled_report(releases, arguments.out, formats_of(arguments))
     signer = releases.lead_key

@@ -83,7 +83,11 @@ class ChunkStore:
     def put(self, digest: str, chunk: bytes) -> None:
         """Store a chunk; RoundError `chunk_altered` if it is not the one named."""
         if digest_of(chunk) != digest:
-            raise RoundError("A chunk does not have its digest.", code="chunk_altered")
+            raise RoundError(
+                "A chunk does not have its digest.",
+                code="chunk_altered",
+                cure="It is asked for again; if that stays so, something alters what passes.",
+            )
         if not self.has(digest):
             self._files.put(digest, chunk)
 
@@ -91,8 +95,9 @@ class ChunkStore:
         """Return a chunk, or None; it counts as used now."""
         chunk = self._files.get(digest)
         if chunk is not None:
-            # A journal is shared by two users; only the one that wrote the chunk can date it.
-            with contextlib.suppress(PermissionError):
+            # A journal is shared by two users: only the one that wrote the chunk can date it, and
+            # the other may have thrown it out by now.
+            with contextlib.suppress(PermissionError, FileNotFoundError):
                 os.utime(self._root / digest)
         return chunk
 
@@ -114,7 +119,11 @@ class ChunkStore:
             return None
         payload = b"".join(present)
         if digest_of(payload) != manifest.digest:
-            raise RoundError("Chunks do not make up their parcel.", code="parcel_altered")
+            raise RoundError(
+                "Chunks do not make up their parcel.",
+                code="parcel_altered",
+                cure="Its sender described it falsely: ask for the parcel again.",
+            )
         return payload
 
     def keep_only(self, keep: Collection[str]) -> None:

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, ClassVar, Literal, Self
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -38,6 +38,10 @@ BODY_BYTES = 16 * 2**20
 
 SiteWord = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
 ParcelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,119}$")]
+# What cryptography raises at damaged keys, and at those under a password, has no common class.
+_UNREADABLE = (ValueError, TypeError, NotImplementedError, UnsupportedAlgorithm, InternalError)
+_CURVE = ec.SECP384R1()
+
 RefusalWord = Literal["parcel_changed", "too_large", "parcel_altered", "malformed_parcel_name"]
 
 
@@ -52,9 +56,9 @@ class CourierPublicKey:
         """Read an OpenSSH public key line; SignatureError `bad_courier_key` if it is none."""
         try:
             key = serialization.load_ssh_public_key(text.strip().encode("ascii"))
-        except (ValueError, NotImplementedError, UnsupportedAlgorithm) as error:
+        except _UNREADABLE as error:
             raise _bad_key() from error
-        if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp384r1":
+        if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != _CURVE.name:
             raise _bad_key()
         return cls(key)
 
@@ -89,16 +93,16 @@ class CourierKey:
     @classmethod
     def generate(cls) -> CourierKey:
         """Return a new key."""
-        return cls(ec.generate_private_key(ec.SECP384R1()))
+        return cls(ec.generate_private_key(_CURVE))
 
     @classmethod
     def load(cls, path: Path) -> CourierKey:
         """Read a key; SignatureError `bad_courier_key` if the file holds none."""
         try:
             key = serialization.load_ssh_private_key(path.read_bytes(), None)
-        except (OSError, ValueError, UnsupportedAlgorithm) as error:
+        except (OSError, *_UNREADABLE) as error:
             raise _bad_key() from error
-        if not isinstance(key, ec.EllipticCurvePrivateKey):
+        if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name != _CURVE.name:
             raise _bad_key()
         return cls(key)
 
@@ -140,9 +144,6 @@ class Sealed(BaseModel):
 
     document: bytes
     signature: bytes
-
-
-M = TypeVar("M", bound="_Document")
 
 
 class _Document(BaseModel):

@@ -52,7 +52,7 @@ def expiries_of(pem: bytes, name: str) -> list[Expiry]:
     """
     try:
         certificates = x509.load_pem_x509_certificates(pem)
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise UsageError(
             f"{name} is not a PEM file of certificates.",
             code="bad_certificate",

@@ -18,7 +18,11 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,119}")
 def _check_name(name: str) -> str:
     # A name arrives over the network and becomes a path: one flat, lower-case word, no dot-dot.
     if not _NAME.fullmatch(name) or ".." in name:
-        raise RoundError("A parcel's name is not a plain word.", code="malformed_parcel_name")
+        raise RoundError(
+            "A parcel's name is not a plain word.",
+            code="malformed_parcel_name",
+            cure="No version of fedcac gives such a name: find out who wrote it.",
+        )
     return name
 
 

@@ -6,13 +6,21 @@ code for each. Each message travels in a signed envelope of its own payload type
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, ClassVar, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    model_validator,
+)
 
 from fedcac.aggregate.vectors import Layout
-from fedcac.canonical import canonical_bytes
+from fedcac.canonical import canonical_bytes, require_canonical
 from fedcac.errors import RoundError
 from fedcac.masking.messages import ChannelKey, ExchangeKeys
 from fedcac.signing import PublicKey, SigningKey, TrustedKeys, open_envelope, seal
@@ -36,6 +44,7 @@ Word = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 RoundId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{3,79}$")]
 SiteWord = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
 DigestWord = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+FreeDocument = Annotated[dict[str, JsonValue], AfterValidator(require_canonical)]
 Version = Annotated[str, Field(pattern=r"^[0-9]{1,4}(\.[0-9]{1,4}){1,3}$")]
 
 
@@ -59,7 +68,7 @@ class Message(_Document):
     payload_type: ClassVar[str]
 
     round_id: RoundId
-    issued_at: datetime
+    issued_at: AwareDatetime
 
     def seal(self, key: SigningKey) -> bytes:
         """Return this message in an envelope signed by `key`."""
@@ -117,7 +126,7 @@ class Offer(Message):
     package_digest: DigestWord | None
     reference_package_digest: DigestWord | None = None
     sites: Annotated[tuple[SiteWord, ...], Field(min_length=1)]
-    expires_at: datetime
+    expires_at: AwareDatetime
     masking: MaskingTerms | None = None
     edition: Annotated[int, Field(ge=1)] = 1
     withdrawn: tuple[Annotated[int, Field(ge=1)], ...] = ()
@@ -141,14 +150,14 @@ class Request(Message):
 
     exchange: Annotated[int, Field(ge=1)]
     protocol_digest: DigestWord
-    expires_at: datetime
+    expires_at: AwareDatetime
     queries: dict[Word, Query]
 
 
 class Answer(_Document):
     """A released aggregate, the layout of a vector that will be added under masks, or a refusal."""
 
-    release: dict[str, JsonValue] | None = None
+    release: FreeDocument | None = None
     layout: Layout | None = None
     refusal: RefusalCode | None = None
 
@@ -205,4 +214,4 @@ class MaskingNote(Message):
     site: SiteWord
     exchange: Annotated[int, Field(ge=0)]
     step: Literal["channels", "plan", "masked", "survivors", "signature", "unmask", "shares"]
-    document: dict[str, JsonValue]
+    document: FreeDocument

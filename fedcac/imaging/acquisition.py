@@ -70,7 +70,7 @@ _DIAGNOSTIC_CURRENT_MA = 150.0
 # Kernels that vendors reserve for calcium scoring (Siemens).
 _SCORING_KERNELS = re.compile(r"^(B35f|Qr36|Sa36|I30f)", re.IGNORECASE)
 
-# Kernels of scans for attenuation correction: Siemens's smoothest, and those named after PET.
+# Kernels of series for attenuation correction: Siemens's smoothest, and those named after PET.
 _ATTENUATION_KERNELS = re.compile(r"^[BH](08|18|19)[a-z]?\b|\bPET\b", re.IGNORECASE)
 
 # Hybrid scanners, by the names their makers give: SPECT/CT, then PET/CT.
@@ -95,8 +95,9 @@ _SYNCHRONISED = {
     "HighRRValue": 1,
 }
 
-# What a series must not clearly be, for each kind that a protocol asks for. A scan for attenuation
-# correction is often not labelled as one, so a verdict of non-gated does not contradict it.
+# What a series must not clearly be, for each kind that a protocol asks for. A series for
+# attenuation correction is often not labelled as one, so a verdict of non-gated does not contradict
+# it.
 _CONTRARY = {
     "gated": {Acquisition.NON_GATED, Acquisition.ATTENUATION_CORRECTION},
     "non_gated": {Acquisition.GATED, Acquisition.ATTENUATION_CORRECTION},
@@ -219,7 +220,7 @@ def _attenuation(dataset: Dataset) -> Iterator[tuple[str, int]]:
     exposure, current = _number(dataset, "Exposure"), _number(dataset, "XRayTubeCurrent")
     yield "Exposure", int(exposure is not None and 0 < exposure <= _LOW_EXPOSURE_MAS)
     if current is not None:
-        # Hybrid scanners make diagnostic scans too, in the same study.
+        # Hybrid scanners make diagnostic series too, in the same study.
         is_low, is_high = 0 < current <= _LOW_CURRENT_MA, current >= _DIAGNOSTIC_CURRENT_MA
         yield "XRayTubeCurrent", is_low - 3 * is_high
     kernels = _text(dataset, "ConvolutionKernel")

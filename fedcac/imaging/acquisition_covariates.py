@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedcac.imaging.acquisition import Acquisition, judge
-from fedcac.imaging.coding import coded, exclusion
+from fedcac.imaging.coding import coded
 from fedcac.imaging.eligibility import has_contrast
-from fedcac.imaging.files import find_instances, locate_series, read_dataset
+from fedcac.imaging.files import find_instances, locate_series, read_datasets
 from fedcac.imaging.frames import Frame, frames_of, header_value
 from fedcac.imaging.kernels import is_sharp_kernel
 from fedcac.imaging.selection import select_series
@@ -57,7 +57,7 @@ class AcquisitionFacts:
     Attributes
     ----------
     scanner_manufacturer
-        One of `VENDORS`, or `other`.
+        One of `fedcac.protocol.header_covariates.VENDORS`, or `other`.
     slice_thickness_mm
         The largest of the series' slices, mm.
     kernel_class
@@ -68,7 +68,7 @@ class AcquisitionFacts:
         Whether a contrast agent is recorded or described (PS3.3 C.7.6.4: absent where none was
         given).
     ecg_gated
-        The verdict of `judge`; a scan for attenuation correction is not gated.
+        The verdict of `judge`; a series for attenuation correction is not gated.
     """
 
     scanner_manufacturer: str | None
@@ -102,10 +102,7 @@ def read_acquisition(path: Path, criteria: ImageCriteria) -> AcquisitionFacts:
             paths: Sequence[Path] = select_series(folder, criteria, series_uid).chosen.paths
         else:
             paths, _ = find_instances(path)
-        read = (read_dataset(file, stop_before_pixels=True) for file in paths)
-        datasets = [dataset for dataset in read if dataset is not None]
-        if not datasets:
-            raise exclusion(ExclusionReason.NO_DICOM, "There is only a media directory here.")
+        datasets = read_datasets(paths, stop_before_pixels=True)
         # By identifier, not by file name, so that renaming changes nothing.
         datasets.sort(key=lambda dataset: str(dataset.get("SOPInstanceUID", "")))
         return _facts(datasets)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pydicom
-from pydicom.errors import InvalidDicomError
 from pydicom.uid import RTStructureSetStorage, SegmentationStorage
 
 from fedcac.errors import CohortError
+from fedcac.imaging.coding import silent
 from fedcac.imaging.label_map import is_label_map, read_label_map
 from fedcac.imaging.segmentation import read_vessel_map
 from fedcac.imaging.structure_set import map_of_contours, read_structure_set
@@ -95,11 +95,19 @@ def read_annotation_header(path: Path) -> AnnotationHeader:
         return AnnotationHeader(AnnotationFormat.LABEL_MAP)
     if content.lstrip()[:1] == b"<":
         return AnnotationHeader(AnnotationFormat.REGIONS)
-    tags = ["SOPClassUID", "FrameOfReferenceUID", "SegmentationType", "SegmentSequence"]
     try:
-        dataset = pydicom.dcmread(path, specific_tags=tags, stop_before_pixels=True)
-    except (InvalidDicomError, OSError, ValueError) as error:
+        with silent():
+            return _dicom_header(path)
+    except CohortError:
+        raise
+    except Exception as error:
+        # What a damaged file makes pydicom raise has no common class.
         raise _unknown() from error
+
+
+def _dicom_header(path: Path) -> AnnotationHeader:
+    tags = ["SOPClassUID", "FrameOfReferenceUID", "SegmentationType", "SegmentSequence"]
+    dataset = pydicom.dcmread(path, specific_tags=tags, stop_before_pixels=True)
     if dataset.get("SOPClassUID") == RTStructureSetStorage:
         return AnnotationHeader(AnnotationFormat.STRUCTURE_SET)
     if dataset.get("SOPClassUID") != SegmentationStorage:

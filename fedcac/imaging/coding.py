@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from fedcac.errors import DicomError
 from fedcac.vocabulary import ExclusionReason
 
-__all__ = ["CURES", "coded", "exclusion", "reason_of"]
+__all__ = ["CURES", "coded", "exclusion", "reason_of", "silent", "told_reason"]
 
 # Both libraries quote attribute values, which can be identifiers, in their log messages. A logger
 # without a handler would write its warnings to standard error.
@@ -55,14 +55,30 @@ def reason_of(error: DicomError) -> ExclusionReason:
     return ExclusionReason(error.code.removeprefix(f"{DicomError.family}."))
 
 
+def told_reason(reasons: Iterable[ExclusionReason]) -> ExclusionReason:
+    """Return the one reason that is told of several candidates, of which none is eligible.
+
+    The last in the order of `ExclusionReason`, which runs from what is no exam to what is nearly
+    one: of a scout, a dose report and a chest CT with a gap the gap is told.
+    """
+    return max(reasons, key=list(ExclusionReason).index)
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Silence the warnings of the body: those of a library can quote the header of its file."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 @contextmanager
 def coded(reason: ExclusionReason, message: str) -> Iterator[None]:
     """Turn any exception of the body other than DicomError into an exclusion.
 
     Warnings of the body are silenced: they quote values of the header.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with silent():
         try:
             yield
         except DicomError:

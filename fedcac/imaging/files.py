@@ -21,7 +21,14 @@ from fedcac.vocabulary import ExclusionReason
 if TYPE_CHECKING:
     from pydicom.dataset import FileDataset
 
-__all__ = ["MOST_BYTES", "find_instances", "locate_series", "read_dataset"]
+__all__ = [
+    "MOST_BYTES",
+    "find_instances",
+    "locate_series",
+    "read_dataset",
+    "read_datasets",
+    "read_located",
+]
 
 _PREAMBLE_LENGTH = 128
 _MAGIC = b"DICM"
@@ -38,7 +45,6 @@ MOST_BYTES = 2**31
 MOST_INFLATED_BYTES = 2**29
 """Most that one deflated file may inflate to: 1024 slices of 512 x 512."""
 
-
 # A UID (PS3.5 9.1). A shorter name of that form is rather the version of something.
 _UID = re.compile(r"(?=.{10,64}$)[0-2](\.(0|[1-9][0-9]*)){2,}")
 
@@ -49,10 +55,16 @@ def locate_series(path: Path) -> tuple[Path, str | None]:
     A path may end in the SeriesInstanceUID of one of the series that lie below it in one folder:
     `STUDY/1.2.840.113619.2.55.3` where there is no such file. So a manifest names a series that
     has no folder of its own.
+
+    Raises
+    ------
+    DicomError
+        `unreadable_dicom` if no file can have such a path.
     """
     is_uid = _UID.fullmatch(path.name) is not None
-    if is_uid and not os.path.lexists(path) and path.parent.is_dir():
-        return path.parent, path.name
+    with coded(ExclusionReason.UNREADABLE_DICOM, "The path cannot be read"):
+        if is_uid and not os.path.lexists(path) and path.parent.is_dir():
+            return path.parent, path.name
     return path, None
 
 
@@ -135,6 +147,41 @@ def _is_dicom(path: Path, head: bytes) -> bool:
     if path.name.upper() == "DICOMDIR":
         return False
     return _has_dicom_suffix(path) or head[_PREAMBLE_LENGTH:] == _MAGIC
+
+
+def read_located(path: Path, *, stop_before_pixels: bool = False) -> list[FileDataset]:
+    """Read the instances at a path, or those of the one series that it names (`locate_series`).
+
+    Raises
+    ------
+    DicomError
+        As `find_instances` and `read_datasets`; `series_not_found` if the named series is not
+        there.
+    """
+    folder, series_uid = locate_series(path)
+    paths, _ = find_instances(folder)
+    datasets = read_datasets(paths, stop_before_pixels=stop_before_pixels)
+    if series_uid is None:
+        return datasets
+    named = [dataset for dataset in datasets if dataset.SeriesInstanceUID == series_uid]
+    if not named:
+        raise exclusion(ExclusionReason.SERIES_NOT_FOUND, "The series named is not here.")
+    return named
+
+
+def read_datasets(paths: Sequence[Path], *, stop_before_pixels: bool = False) -> list[FileDataset]:
+    """Read instances in the order of their files; a media directory among them is left out.
+
+    Raises
+    ------
+    DicomError
+        `no_dicom` if there is nothing else; as `read_dataset`.
+    """
+    read = [read_dataset(path, stop_before_pixels=stop_before_pixels) for path in paths]
+    datasets = [dataset for dataset in read if dataset is not None]
+    if not datasets:
+        raise exclusion(ExclusionReason.NO_DICOM, "There is only a media directory here.")
+    return datasets
 
 
 def read_dataset(path: Path, *, stop_before_pixels: bool = False) -> FileDataset | None:

@@ -13,6 +13,7 @@ from fedcac.vocabulary import ExclusionReason
 
 __all__ = [
     "AXIAL_COSINE",
+    "COINCIDENT_MM",
     "SPACING_TOLERANCE",
     "TILT_TOLERANCE",
     "check_orientation",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedcac.imaging.coding import coded, exclusion
-from fedcac.imaging.files import find_instances, locate_series, read_dataset
+from fedcac.imaging.files import read_located
 from fedcac.imaging.frames import header_value
 from fedcac.vocabulary import ExclusionReason
 
@@ -80,17 +80,7 @@ def read_header(path: Path, *, is_study: bool = False) -> ExamHeader:
         `mixed_series` if the files name more than one series, study or patient.
     """
     with coded(ExclusionReason.UNREADABLE_DICOM, "The header cannot be interpreted"):
-        folder, series_uid = locate_series(path)
-        paths, _ = find_instances(folder)
-        read = [read_dataset(file, stop_before_pixels=True) for file in paths]
-        datasets = [dataset for dataset in read if dataset is not None]
-        if not datasets:
-            raise exclusion(ExclusionReason.NO_DICOM, "There is only a media directory here.")
-        if series_uid is not None:
-            datasets = [one for one in datasets if one.SeriesInstanceUID == series_uid]
-            if not datasets:
-                raise exclusion(ExclusionReason.SERIES_NOT_FOUND, "The series named is not here.")
-        return _header(datasets, is_study=is_study)
+        return _header(read_located(path, stop_before_pixels=True), is_study=is_study)
 
 
 def _header(datasets: Sequence[Dataset], *, is_study: bool) -> ExamHeader:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fedcac.imaging.acquisition import check_acquisition
 from fedcac.imaging.coding import coded, exclusion
 from fedcac.imaging.eligibility import check_content, check_identity, check_modality
-from fedcac.imaging.files import MOST_BYTES, read_dataset
+from fedcac.imaging.files import MOST_BYTES, read_datasets
 from fedcac.imaging.frames import Frame, frames_of
 from fedcac.imaging.geometry import (
     COINCIDENT_MM,
@@ -74,16 +74,13 @@ def read_instances(paths: Sequence[Path], criteria: ImageCriteria, *, n_ignored:
     ------
     DicomError
         Its code is the ExclusionReason: the first that applies of the order file, series,
-        modality, transfer syntax, image type, contrast, kernel, units, acquisition, orientation,
-        phases, thickness, number of slices, spacing.
+        modality, size, transfer syntax, image type, contrast, kernel, units, acquisition,
+        orientation, phases, thickness, number of slices, spacing.
     """
     with coded(ExclusionReason.UNREADABLE_DICOM, "The series cannot be interpreted"):
         if sum(path.stat().st_size for path in paths) > MOST_BYTES:
             raise exclusion(ExclusionReason.TOO_LARGE, "The files are larger than an exam can be.")
-        read = [read_dataset(path) for path in paths]
-        datasets = [dataset for dataset in read if dataset is not None]
-        if not datasets:
-            raise exclusion(ExclusionReason.NO_DICOM, "There is only a media directory here.")
+        datasets = read_datasets(paths)
         check_identity(datasets)
         for dataset in datasets:
             check_modality(dataset)
@@ -91,7 +88,7 @@ def read_instances(paths: Sequence[Path], criteria: ImageCriteria, *, n_ignored:
         for dataset in datasets:
             check_pixel_data(dataset)
         described = _described(datasets, criteria)
-        series = _stack(datasets, described, n_ignored + len(read) - len(datasets), criteria)
+        series = _stack(datasets, described, n_ignored + len(paths) - len(datasets), criteria)
         _check_extent(series.frames, criteria)
         return series
 

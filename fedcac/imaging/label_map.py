@@ -9,7 +9,6 @@ voxel. Axes may be stored in another order or direction; nothing is resampled.
 from __future__ import annotations
 
 import logging
-import warnings
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from nibabel.openers import ImageOpener
 from numpy.typing import NDArray
 
 from fedcac.errors import CohortError
+from fedcac.imaging.coding import silent
 from fedcac.imaging.geometry import TILT_TOLERANCE
 from fedcac.imaging.label_meanings import LabelMeanings, vessel_map_of
 from fedcac.imaging.volume import Volume
@@ -76,8 +76,7 @@ def read_label_map(path: Path, volume: Volume, meanings: LabelMeanings | None) -
 
 def _read(path: Path, volume: Volume, meanings: LabelMeanings | None) -> NDArray[np.uint8]:
     # A damaged header makes arithmetic warn; what it comes to is checked.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with silent():
         image = _open(path)
         shape, affine = _shape_of(image), _RAS_TO_LPS @ _affine_of(image)
         axes = _axes_of(affine)

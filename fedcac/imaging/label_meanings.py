@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcac.errors import CohortError, UsageError
-from fedcac.vocabulary import VESSEL_UNKNOWN, Vessel
+from fedcac.vocabulary import VESSEL_LABELS, VESSEL_UNKNOWN
 
 __all__ = ["LabelMeanings", "parse_labels", "vessel_map_of"]
 
 _CALCIUM, _OTHER = "calcium", "other"
-_VALUES = {vessel.value: number for number, vessel in enumerate(Vessel, 1)} | {
+_VALUES = {vessel.value: label for vessel, label in VESSEL_LABELS.items()} | {
     _CALCIUM: VESSEL_UNKNOWN,
     _OTHER: 0,
 }

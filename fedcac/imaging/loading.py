@@ -14,17 +14,14 @@ from fedcac.imaging.geometry import SPACING_TOLERANCE, TILT_TOLERANCE
 from fedcac.imaging.pixels import stored_values
 from fedcac.imaging.series import Series, read_series
 from fedcac.imaging.stacking import HIGHEST_HU, PADDING_HU, clip_padding, is_plain, stack_slices
-from fedcac.imaging.volume import Volume
+from fedcac.imaging.volume import ORIENTATION, Volume
 from fedcac.protocol import ImageCriteria
 from fedcac.vocabulary import ExclusionReason
 
 if TYPE_CHECKING:
     from highdicom.volume import Volume as GridVolume
 
-__all__ = ["HIGHEST_HU", "PADDING_HU", "build_volume", "load_volume"]
-
-# Axes from head to feet, towards posterior, towards the patient's left, as `Volume` states.
-_ORIENTATION = "FPL"
+__all__ = ["PADDING_HU", "build_volume", "load_volume"]
 
 
 def load_volume(path: Path, criteria: ImageCriteria) -> Volume:
@@ -50,7 +47,7 @@ def build_volume(series: Series) -> Volume:
         no CT number can be.
     """
     with coded(ExclusionReason.CORRUPT_PIXELS, "The pixels cannot be decoded into a volume"):
-        grid = _decode(series).to_patient_orientation(_ORIENTATION)
+        grid = _decode(series).to_patient_orientation(ORIENTATION)
         # Positions are decimal text: what differs below a nanometre is arithmetic.
         increment, row_mm, column_mm = (round(float(value), 6) for value in grid.spacing)
         x, y, z = (float(value) for value in grid.position)
@@ -84,31 +81,22 @@ def _decode(series: Series) -> GridVolume:
 
 
 def _decode_by_highdicom(series: Series) -> GridVolume:
-    # Ours are the checks that name a reason; the wider tolerances here only keep rounding in
-    # highdicom's own formulas (mean instead of median) from contradicting them.
+    options = {
+        "dtype": np.float32,
+        "apply_real_world_transform": False,
+        "apply_modality_transform": True,
+        "apply_presentation_lut": False,
+        "apply_palette_color_lut": False,
+        "apply_icc_profile": False,
+        # Ours are the checks that name a reason; the wider tolerances here only keep rounding in
+        # highdicom's own formulas (mean instead of median) from contradicting them.
+        "rtol": 2 * SPACING_TOLERANCE,
+        "perpendicular_tol": 2 * TILT_TOLERANCE,
+    }
     if series.is_multi_frame:
-        return hd.image.Image.from_dataset(series.datasets[0], copy=False).get_volume(
-            dtype=np.float32,
-            apply_real_world_transform=False,
-            apply_modality_transform=True,
-            apply_presentation_lut=False,
-            apply_palette_color_lut=False,
-            apply_icc_profile=False,
-            rtol=2 * SPACING_TOLERANCE,
-            perpendicular_tol=2 * TILT_TOLERANCE,
-        )
-    return hd.get_volume_from_series(
-        series.datasets,
-        dtype=np.float32,
-        apply_real_world_transform=False,
-        apply_modality_transform=True,
-        apply_presentation_lut=False,
-        apply_palette_color_lut=False,
-        apply_icc_profile=False,
-        rtol=2 * SPACING_TOLERANCE,
-        perpendicular_tol=2 * TILT_TOLERANCE,
-        orientation_tol=2 * TILT_TOLERANCE,
-    )
+        image = hd.image.Image.from_dataset(series.datasets[0], copy=False)
+        return image.get_volume(**options)
+    return hd.get_volume_from_series(series.datasets, orientation_tol=2 * TILT_TOLERANCE, **options)
 
 
 def _single_increment_mm(frame: Frame) -> float:

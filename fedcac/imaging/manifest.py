@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 from fedcac.errors import TableError
+from fedcac.imaging.exam_lists import line_error, read_exam_list
 from fedcac.imaging.header import parse_study_date
 
 __all__ = ["ManifestEntry", "Role", "read_manifest"]
 
 _REQUIRED = ("path", "role")
 _OPTIONAL = ("patient_id", "study_date")
+
+_error = partial(line_error, "manifest")
 
 
 class Role(StrEnum):
@@ -58,17 +61,15 @@ def read_manifest(csv_path: Path) -> tuple[ManifestEntry, ...]:
         `repeated_column`, `malformed_line`, `missing_path`, `path_escapes`, `repeated_path`,
         `unknown_role`, `bad_study_date` or `empty_manifest`. The cure names the line.
     """
-    rows = _read_rows(csv_path)
-    header = [name.strip() for name in rows[0][1]] if rows else []
-    _check_columns(header)
+    rows = read_exam_list(
+        csv_path,
+        "manifest",
+        check_header=_check_columns,
+        no_file_cure="Write a CSV file with the columns path and role, one line per series.",
+    )
     folder = Path(os.path.abspath(csv_path)).parent
     entries: dict[Path, ManifestEntry] = {}
-    for line, cells in rows[1:]:
-        if len(cells) != len(header):
-            raise _error(
-                line, f"has {len(cells)} cells, not {len(header)}", "malformed_line", "Mend"
-            )
-        row = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
+    for line, row in rows:
         entry = _entry(line, row, folder)
         if entry.path in entries:
             first = entries[entry.path].line
@@ -83,31 +84,13 @@ def read_manifest(csv_path: Path) -> tuple[ManifestEntry, ...]:
     return tuple(entries.values())
 
 
-def _read_rows(csv_path: Path) -> list[tuple[int, list[str]]]:
-    try:
-        with csv_path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream, strict=True)
-            return [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
-    except FileNotFoundError as error:
-        raise TableError(
-            "There is no manifest at the given path.",
-            code="no_manifest",
-            cure="Write a CSV file with the columns path and role, one line per series.",
-        ) from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise TableError(
-            "The manifest cannot be read as CSV.",
-            code="unreadable_manifest",
-            cure="Save it as comma-separated values in UTF-8.",
-        ) from error
-
-
 def _check_columns(header: list[str]) -> None:
     cure = f"Line 1 must name {', '.join(_REQUIRED)} and may name {', '.join(_OPTIONAL)}."
     unknown = sorted(set(header) - set(_REQUIRED) - set(_OPTIONAL))
     if unknown:
-        # Without a header the first line is a patient's.
-        is_header = any(name in header for name in _REQUIRED)
+        # Without a header, or with a header that runs on, the first line is a patient's.
+        is_header = all(name.isascii() and name.replace("_", "").islower() for name in header)
+        is_header = is_header and any(name in header for name in _REQUIRED)
         words = ", ".join(unknown) if is_header else f"{len(unknown)} of {len(header)}"
         raise TableError(
             f"The manifest has unknown columns: {words}.",
@@ -157,9 +140,3 @@ def _resolve(line: int, text: str, folder: Path) -> Path:
             "Write an absolute path, or one below the manifest, in",
         )
     return path
-
-
-def _error(line: int, what: str, code: str, cure: str) -> TableError:
-    return TableError(
-        f"Line {line} of the manifest {what}.", code=code, cure=f"{cure} line {line}."
-    )

@@ -150,7 +150,7 @@ def pair_manifest(
         `weak_secret`.
     """
     exams = [_listed(entry, is_study) for entry in read_manifest(manifest)]
-    return pair_exams(exams, window_days, secret, reference_dates or {})
+    return pair_exams(exams, window_days, secret, reference_dates)
 
 
 def _listed(entry: ManifestEntry, is_study: bool) -> ListedExam:

@@ -17,10 +17,10 @@ from pydicom.uid import (
 from scipy.ndimage import zoom
 
 from fedcac.errors import DicomError
-from fedcac.imaging.coding import coded, exclusion, reason_of
+from fedcac.imaging.coding import coded, exclusion, reason_of, told_reason
 from fedcac.imaging.display import presented
 from fedcac.imaging.eligibility import is_grey
-from fedcac.imaging.files import find_instances, locate_series, read_dataset
+from fedcac.imaging.files import read_located
 from fedcac.imaging.pixels import check_pixel_data, check_size, stored_values
 from fedcac.imaging.words import Topic, topics_of
 from fedcac.protocol import ImageCriteria
@@ -78,23 +78,10 @@ def load_radiograph(path: Path, criteria: ImageCriteria) -> Radiograph:
         Its code names the ExclusionReason; no other exception escapes for a bad file.
     """
     with coded(ExclusionReason.UNREADABLE_DICOM, "The radiograph cannot be interpreted"):
-        return _present(_choose(_read_all(path), criteria))
+        return _present(_choose(read_located(path), criteria))
 
 
-def _read_all(path: Path) -> list[Dataset]:
-    folder, series_uid = locate_series(path)
-    paths, _ = find_instances(folder)
-    found = [dataset for file in paths if (dataset := read_dataset(file)) is not None]
-    if series_uid is not None:
-        found = [dataset for dataset in found if dataset.SeriesInstanceUID == series_uid]
-        if not found:
-            raise exclusion(ExclusionReason.SERIES_NOT_FOUND, "The series named is not here.")
-    if not found:
-        raise exclusion(ExclusionReason.NO_DICOM, "There is only a media directory here.")
-    return found
-
-
-def _choose(datasets: list[Dataset], criteria: ImageCriteria) -> Dataset:
+def _choose(datasets: Sequence[Dataset], criteria: ImageCriteria) -> Dataset:
     if len(datasets) == 1:
         _check(datasets[0])
         return datasets[0]
@@ -108,10 +95,7 @@ def _choose(datasets: list[Dataset], criteria: ImageCriteria) -> Dataset:
         except DicomError as error:
             reasons.append(reason_of(error))
     if not eligible:
-        order = list(ExclusionReason)
-        raise exclusion(
-            max(reasons, key=order.index), f"None of {len(datasets)} images here is eligible."
-        )
+        raise exclusion(told_reason(reasons), f"None of {len(datasets)} images here is eligible.")
     ranks = {view: rank for rank, view in enumerate((*_FRONTAL_VIEWS, ""))}
     return min(eligible, key=lambda one: (ranks[_view(one)], str(one.get("SOPInstanceUID", ""))))
 

@@ -202,9 +202,13 @@ def _maximum_of(region: Mapping[str, Any]) -> float | None:
     value = region.get("Max")
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    try:
+        maximum = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise _bad("has a maximum that is not a number") from error
+    if isinstance(value, str) or not math.isfinite(maximum):
         raise _bad("has a maximum that is not a number")
-    return float(value)
+    return maximum
 
 
 def _bad(what: str) -> CohortError:

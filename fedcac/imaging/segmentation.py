@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcac.errors import UsageError
+from fedcac.imaging.coding import silent
 from fedcac.imaging.label_meanings import LabelMeanings
-from fedcac.imaging.volume import Volume
-from fedcac.vocabulary import VESSEL_UNKNOWN, Vessel
+from fedcac.imaging.volume import ORIENTATION, Volume
+from fedcac.vocabulary import VESSEL_LABELS, VESSEL_UNKNOWN, Vessel
 
 __all__ = ["CORONARY_CODES", "VESSEL_CODES", "read_vessel_map"]
 
@@ -49,8 +50,12 @@ def read_vessel_map(
         `unknown_label` for a segment of no stated meaning.
     """
     try:
-        segmentation = hd.seg.segread(path)
-        mask = segmentation.get_volume(combine_segments=False, rescale_fractional=False)
+        with silent():
+            segmentation = hd.seg.segread(path)
+            mask = segmentation.get_volume(combine_segments=False, rescale_fractional=False)
+            mask = mask.to_patient_orientation(ORIENTATION)
+            numbers = [int(number) for number in segmentation.segment_numbers]
+            codes = [_codes_of(segmentation.get_segment_description(n)) for n in numbers]
     except Exception as error:
         raise UsageError(
             f"{path.name} cannot be read as a DICOM segmentation on a regular grid.",
@@ -58,33 +63,11 @@ def read_vessel_map(
             cure="Export the segmentation as DICOM SEG on the axial series.",
         ) from error
     labels = [
-        _label_of(segmentation.get_segment_description(number))
-        if meanings is None
-        else meanings.value_of(number)
-        for number in _numbers(segmentation)
+        _label_of(found) if meanings is None else meanings.value_of(number)
+        for number, found in zip(numbers, codes, strict=True)
     ]
-    mask = mask.to_patient_orientation("FPL")
-    offset = (np.array(mask.position) - np.array(volume.origin_lps_mm)) @ np.array(
-        [[0, 0, 1], [0, 1, 0], [-1, 0, 0]]
-    )
-    start = np.rint(offset / np.array(volume.spacing_mm)).astype(np.int64)
-    is_off_grid = np.abs(start * np.array(volume.spacing_mm) - offset).max() > _TOLERANCE_MM
-    spacing_gap = np.abs(np.array(mask.spacing) - np.array(volume.spacing_mm)).max()
-    stop = start + np.array(mask.shape[:3])
-    if (
-        is_off_grid
-        or spacing_gap > _TOLERANCE_MM
-        or (start < 0).any()
-        or (stop > np.array(volume.hu.shape)).any()
-    ):
-        raise UsageError(
-            "The segmentation does not lie on the series' grid.",
-            code="bad_mask",
-            cure="Export it on the series that is scored.",
-        )
-    box = tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
     vessel_map = np.zeros(volume.hu.shape, dtype=np.uint8)
-    region = vessel_map[box]
+    region = vessel_map[_place_of(mask, volume)]
     # Vessels last: what a segment of all coronary calcium marks too keeps its vessel.
     coronary = [channel for channel, label in enumerate(labels) if label]
     for channel in sorted(coronary, key=lambda channel: labels[channel] != VESSEL_UNKNOWN):
@@ -92,17 +75,34 @@ def read_vessel_map(
     return vessel_map
 
 
-def _numbers(segmentation: Any) -> list[int]:
-    return [int(number) for number in segmentation.segment_numbers]
+def _place_of(mask: Any, volume: Volume) -> tuple[slice, ...]:
+    """Return which voxels of a volume a mask in the same orientation covers."""
+    spacing_mm = np.array(volume.spacing_mm)
+    x, y, z = np.array(mask.position) - np.array(volume.origin_lps_mm)
+    # Slices run towards the feet, against z.
+    offset_mm = np.array([-z, y, x])
+    start = np.rint(offset_mm / spacing_mm).astype(np.int64)
+    stop = start + np.array(mask.shape[:3])
+    gaps_mm = (start * spacing_mm - offset_mm, np.array(mask.spacing) - spacing_mm)
+    is_on_grid = np.abs(gaps_mm).max() <= _TOLERANCE_MM
+    if not is_on_grid or (start < 0).any() or (stop > np.array(volume.hu.shape)).any():
+        raise UsageError(
+            "The segmentation does not lie on the series' grid.",
+            code="bad_mask",
+            cure="Export it on the series that is scored.",
+        )
+    return tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
 
 
-def _label_of(description: Any) -> int:
-    codes = [description.segmented_property_type.value]
+def _codes_of(description: Any) -> list[str]:
     regions = description.primary_anatomic_structures or description.anatomic_regions or ()
-    codes += [region.value for region in regions]
+    return [str(description.segmented_property_type.value), *(str(one.value) for one in regions)]
+
+
+def _label_of(codes: list[str]) -> int:
     for code in codes:
         if code in VESSEL_CODES:
-            return tuple(Vessel).index(VESSEL_CODES[code]) + 1
+            return VESSEL_LABELS[VESSEL_CODES[code]]
     if CORONARY_CODES.intersection(codes):
         return VESSEL_UNKNOWN
     raise UsageError(

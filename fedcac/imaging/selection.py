@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from fedcac.errors import DicomError
 from fedcac.imaging.acquisition import AcquisitionVerdict, judge
-from fedcac.imaging.coding import coded, exclusion, reason_of
+from fedcac.imaging.coding import coded, exclusion, reason_of, told_reason
 from fedcac.imaging.files import find_instances, read_dataset
 from fedcac.imaging.frames import Frame, frames_of, header_value
 from fedcac.imaging.instances import check_headers
@@ -30,6 +30,8 @@ _DESCRIBED_REJECTS = {
     Topic.DOSE_REPORT: ExclusionReason.DERIVED_IMAGE,
 }
 
+_Preference = tuple[int, bool, int, float, int, int, str]
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -46,7 +48,7 @@ class Candidate:
     preference
         Sort key among those not rejected: the smallest is taken. (acquisition left open, sharp
         kernel, rank among the preferred kernels, distance to the preferred thickness in mm,
-        missing slices against the longest, SeriesNumber, UID).
+        number of slices negated, SeriesNumber, UID).
     n_slices, thickness_mm, kernel
         For the record of the choice.
     """
@@ -55,7 +57,7 @@ class Candidate:
     paths: tuple[Path, ...] = field(repr=False)
     rejection: ExclusionReason | None
     verdict: AcquisitionVerdict | None = None
-    preference: tuple[int, bool, int, float, int, int, str] | None = field(default=None, repr=False)
+    preference: _Preference | None = field(default=None, repr=False)
     n_slices: int = 0
     thickness_mm: float | None = None
     kernel: str = ""
@@ -150,7 +152,7 @@ def _preference(
     frames: Sequence[Frame],
     verdict: AcquisitionVerdict,
     criteria: ImageCriteria,
-) -> tuple[int, bool, int, float, int, int, str]:
+) -> _Preference:
     kernel = frames[0].kernel
     preferred = [name.casefold() for name in criteria.preferred_kernels]
     rank = preferred.index(kernel.casefold()) if kernel.casefold() in preferred else len(preferred)
@@ -176,9 +178,8 @@ def select_series(path: Path, criteria: ImageCriteria, series_uid: str | None = 
     Raises
     ------
     DicomError
-        `series_not_found` if the named series is not there; the reason of the last candidate in
-        the order of `ExclusionReason` if none is eligible (so that of a scout, a dose report and
-        a chest CT with a gap the gap is told); and as `survey_series`.
+        `series_not_found` if the named series is not there; `told_reason` of the candidates if
+        none is eligible; and as `survey_series`.
     """
     candidates, n_ignored = survey_series(path, criteria)
     if series_uid is not None:
@@ -188,16 +189,12 @@ def select_series(path: Path, criteria: ImageCriteria, series_uid: str | None = 
         return Selection(named[0], candidates, n_ignored)
     eligible = [one for one in candidates if one.preference is not None]
     if not eligible:
-        order = list(ExclusionReason)
         reasons = [one.rejection for one in candidates if one.rejection is not None]
-        raise exclusion(
-            max(reasons, key=order.index),
-            f"None of {len(candidates)} series here is eligible.",
-        )
+        raise exclusion(told_reason(reasons), f"None of {len(candidates)} series here is eligible.")
     return Selection(min(eligible, key=_preferred_first), candidates, n_ignored)
 
 
-def _preferred_first(candidate: Candidate) -> tuple[int, bool, int, float, int, int, str]:
+def _preferred_first(candidate: Candidate) -> _Preference:
     if candidate.preference is None:
         raise ValueError("a rejected series has no preference")
     return candidate.preference

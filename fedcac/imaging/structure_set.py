@@ -11,8 +11,9 @@ import pydicom
 from numpy.typing import NDArray
 
 from fedcac.errors import CohortError
+from fedcac.imaging.coding import silent
 from fedcac.imaging.roi_annotation import VESSEL_NAMES, rasterise_polygon
-from fedcac.vocabulary import Vessel
+from fedcac.vocabulary import VESSEL_LABELS, Vessel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,13 +79,13 @@ def read_structure_set(path: Path) -> StructureSet:
     try:
         if path.stat().st_size > _MAXIMUM_BYTES:
             raise _bad("is larger than any annotation")
-        dataset = pydicom.dcmread(path)
-        regions = {
-            int(region.ROINumber): region for region in dataset.get("StructureSetROISequence", ())
-        }
-        contours = tuple(_contours(dataset, regions))
-        used = {contour.roi_number for contour in contours}
-        frames = {str(regions[number].ReferencedFrameOfReferenceUID) for number in used}
+        with silent():
+            dataset = pydicom.dcmread(path)
+            listed = dataset.get("StructureSetROISequence", ())
+            regions = {int(region.ROINumber): region for region in listed}
+            contours = tuple(_contours(dataset, regions))
+            used = {contour.roi_number for contour in contours}
+            frames = {str(regions[number].ReferencedFrameOfReferenceUID) for number in used}
     except CohortError:
         raise
     except Exception as error:
@@ -131,7 +132,7 @@ def map_of_contours(structure_set: StructureSet, volume: Volume) -> NDArray[np.u
             drawn |= inside
     vessel_map = np.zeros(volume.hu.shape, dtype=np.uint8)
     for (_, number, vessel), drawn in regions.items():
-        vessel_map[number][drawn] = tuple(Vessel).index(vessel) + 1
+        vessel_map[number][drawn] = VESSEL_LABELS[vessel]
     return vessel_map
 
 

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Volume"]
+__all__ = ["ORIENTATION", "Volume"]
+
+ORIENTATION = "FPL"
+"""A `Volume`'s axes in highdicom's letters: to the feet, to posterior, to the patient's left."""
 
 
 @dataclass(frozen=True, eq=False)

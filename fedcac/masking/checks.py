@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from fedcac.masking.errors import MaskingError
 from fedcac.masking.messages import (
+    MINIMUM_SITES,
     Block,
     ChannelList,
     ExchangePlan,
@@ -28,8 +29,6 @@ __all__ = [
 EnrolledKeys = Mapping[str, PublicKey]
 """The signing key of every site of the round, known before the round and not from its messages."""
 
-_MINIMUM_SITES = 3
-
 
 def check_threshold(threshold: int, n_sites: int) -> None:
     """Check that two survivor lists of one exchange cannot both be signed by enough sites.
@@ -40,7 +39,7 @@ def check_threshold(threshold: int, n_sites: int) -> None:
         If there are fewer than three sites (`too_few_sites`), or the threshold is not above half
         of them and at most all (`bad_threshold`).
     """
-    if n_sites < _MINIMUM_SITES:
+    if n_sites < MINIMUM_SITES:
         raise MaskingError("A masked sum needs three sites.", code="too_few_sites")
     if not n_sites < 2 * threshold <= 2 * n_sites:
         raise MaskingError(

@@ -25,6 +25,7 @@ from fedcac.masking.fixed_point import (
 )
 from fedcac.masking.keys import AgreementKey, commitment_of, mask_of, pair_mask_key, self_mask_key
 from fedcac.masking.messages import (
+    MINIMUM_SITES,
     Block,
     ChannelKey,
     ChannelList,
@@ -66,7 +67,7 @@ class MaskingCoordinator:
         if self._channels is not None:
             raise MaskingError("The round has its list of keys.", code="channels_changed")
         ordered = tuple(sorted(keys, key=lambda key: key.site))
-        if len(ordered) < max(3, self._threshold):
+        if len(ordered) < max(MINIMUM_SITES, self._threshold):
             raise MaskingError("There are fewer sites than the threshold.", code="too_few_sites")
         channels = ChannelList(round_id=self._round_id, threshold=self._threshold, keys=ordered)
         checks.check_channels(channels, self._round_id, self._threshold, self._enrolled)

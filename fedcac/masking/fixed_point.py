@@ -119,7 +119,8 @@ def decode_exactly(total: Words, n_sites: int, bound: float) -> list[Fraction]:
     ------
     MaskingError
         If a sum is larger than `n_sites` numbers of magnitude `bound` can give
-        (`sum_out_of_bounds`): the masks did not cancel.
+        (`sum_out_of_bounds`): the masks did not cancel. If the sites are more than
+        `MAXIMUM_SITES` or none (`too_many_sites`).
     """
     if not 1 <= n_sites <= MAXIMUM_SITES:
         raise MaskingError("At most 1000 sites can be summed.", code="too_many_sites")
@@ -139,6 +140,6 @@ def decode_exactly(total: Words, n_sites: int, bound: float) -> list[Fraction]:
 
 
 def decode_sum(total: Words, n_sites: int, bound: float) -> Vector:
-    """Return sums of encoded numbers as the nearest floats, shape (n,); errors as above."""
+    """Return sums of encoded numbers as the nearest floats, shape (n,), as `decode_exactly`."""
     # Fraction to float rounds once and correctly.
     return np.array([float(value) for value in decode_exactly(total, n_sites, bound)])

@@ -25,6 +25,7 @@ from fedcac.masking.errors import MaskingError
 from fedcac.masking.fixed_point import LARGEST_VALUE, MAXIMUM_SITES
 
 __all__ = [
+    "MINIMUM_SITES",
     "Block",
     "ChannelKey",
     "ChannelList",
@@ -43,6 +44,9 @@ __all__ = [
     "UnmaskRequest",
     "UnmaskShares",
 ]
+
+MINIMUM_SITES = 3
+"""With two sites each would learn the other's vector from the sum."""
 
 
 def _from_base64(value: Any) -> Any:
@@ -111,7 +115,9 @@ class ChannelList(MaskingMessage):
 
     round_id: RoundId
     threshold: Annotated[int, Field(ge=2)]
-    keys: Annotated[tuple[ChannelKey, ...], Field(min_length=3, max_length=MAXIMUM_SITES)]
+    keys: Annotated[
+        tuple[ChannelKey, ...], Field(min_length=MINIMUM_SITES, max_length=MAXIMUM_SITES)
+    ]
 
     @property
     def index_of(self) -> dict[str, int]:

@@ -33,9 +33,9 @@ def seal_shares(
     random: RandomBytes,
 ) -> dict[str, bytes]:
     """Return the ciphertext for every receiver in `pairs`; `common` holds the agreed secrets."""
+    context = _context(key)
     sealed = {}
     for peer, pair in pairs.items():
-        context = _context(key)
         secret = share_key(common[peer], context, key.site, peer)
         associated = {**context, "from": key.site, "to": peer}
         sealed[peer] = seal_for(secret, pair.of_key + pair.of_seed, associated, random)

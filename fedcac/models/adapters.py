@@ -86,7 +86,8 @@ def hong2025(image: Mapping[str, Any] | None = None, **architecture: Any) -> Fam
     TypeError, ValueError
         If a parameter has no meaning.
     """
-    from fedcac.models.hong2025 import SMALLEST, THRESHOLDS, HongNetwork
+    from fedcac.models.hong2025 import THRESHOLDS, HongNetwork
+    from fedcac.models.radiograph_input import SMALLEST
 
     return Family(
         name="hong2025",
@@ -204,16 +205,5 @@ def _infer_probabilities(
 
 
 def _infer_cascade(network: Any, inputs: Mapping[str, torch.Tensor], spec: InputSpec) -> Outputs:
-    from fedcac.models.miller2023 import HEART_THRESHOLD
-
-    windows = scaled(inputs["hu"], spec)
-    heart = network.heart(windows).float().softmax(dim=1)[:, 1]
-    is_heart = heart > HEART_THRESHOLD
-    calcium = heart.new_zeros(2, *heart.shape)
-    # Half of the cost is the calcium network, and the mask empties slices without a heart anyway.
-    is_seen = is_heart.flatten(1).any(dim=1)
-    if bool(is_seen.any()):
-        probability = network.calcium(windows[is_seen]).float().softmax(dim=1)
-        calcium[:, is_seen] = probability[:, 1:].transpose(0, 1)
-    calcium = calcium * is_heart
-    return {"calcium": calcium[0], "non_coronary": calcium[1], "heart": heart}
+    found = network.probabilities(scaled(inputs["hu"], spec))
+    return {"calcium": found.coronary, "non_coronary": found.non_coronary, "heart": found.heart}

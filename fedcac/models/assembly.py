@@ -26,7 +26,7 @@ from fedcac.models.package import ModelPackage
 from fedcac.models.package_files import parse_manifest
 from fedcac.models.registry import build_network, family_of
 
-__all__ = ["assemble_package", "golden_noise", "read_golden", "read_weights"]
+__all__ = ["assemble_package", "golden_noise", "read_weights"]
 
 _GOLDEN_SIZE = 128
 
@@ -53,14 +53,6 @@ def read_weights(
             cure="Compare names and shapes; `fedcac model convert` reads published layouts.",
         ) from error
     return network
-
-
-def read_golden(payload: bytes) -> dict[str, torch.Tensor]:
-    """Return the tensors of golden inputs; PackageError `bad_tensors` if it is no safetensors."""
-    try:
-        return load_tensors(payload)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise PackageError("This is not a safetensors file.", code="bad_tensors") from error
 
 
 def golden_noise(family: Family, clip_hu: Sequence[float]) -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""A look at the device that scoring would use: is it there, how much memory, does it calculate."""
+"""The device that scoring uses: is it there, how much memory, does it calculate."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from fedcac.errors import UsageError
 
-__all__ = ["DeviceFacts", "probe_device"]
+__all__ = ["DeviceFacts", "choose_device", "probe_device"]
 
 _SIZE = 512
 
@@ -28,26 +28,39 @@ class DeviceFacts:
     torch_version: str
 
 
-def probe_device(device: str) -> DeviceFacts:
-    """Multiply two small matrices whose product is known on a device: `auto`, `cpu` or `cuda`.
+def choose_device(device: str) -> torch.device:
+    """Return the device that `auto`, `cpu` or `cuda` means on this machine.
 
     Raises
     ------
     UsageError
-        `no_cuda` if CUDA is asked for and torch sees none; `device_fault` if the device is there
-        and cannot calculate.
+        `no_cuda` if CUDA is asked for and torch sees none.
     """
     has_cuda = torch.cuda.is_available()
+    if device == "auto":
+        return torch.device("cuda" if has_cuda else "cpu")
     if device == "cuda" and not has_cuda:
         raise UsageError(
             "No CUDA device is available.",
             code="no_cuda",
             cure="Use device 'auto' or 'cpu', or install the CUDA build of torch and its driver.",
         )
-    kind = "cuda" if has_cuda and device != "cpu" else "cpu"
+    return torch.device(device)
+
+
+def probe_device(device: str) -> DeviceFacts:
+    """Multiply two small matrices whose product is known on a device: `auto`, `cpu` or `cuda`.
+
+    Raises
+    ------
+    UsageError
+        As `choose_device`; `device_fault` if the device is there and cannot calculate.
+    """
+    chosen = choose_device(device)
+    kind = chosen.type
     started = time.monotonic()
     try:
-        is_exact = _multiplies(torch.device(kind))
+        is_exact = _multiplies(chosen)
     except RuntimeError as error:
         raise UsageError(
             f"The device is there and does not calculate ({type(error).__name__}).",

@@ -83,11 +83,6 @@ class Family:
     thresholds: tuple[int, ...] = ()
 
     @property
-    def has_vessels(self) -> bool:
-        """Whether the family tells the vessel of a voxel."""
-        return "vessels" in self.outputs
-
-    @property
     def is_segmenting(self) -> bool:
         """Whether the family gives a mask rather than one answer per exam."""
         return self.input_kind is not InputKind.RADIOGRAPH

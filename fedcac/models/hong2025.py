@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from monai.networks.nets import DenseNet121
-from numpy.typing import NDArray
 from torch import nn
 
-from fedcac.models.radiograph_input import SMALLEST, RadiographInput
+from fedcac.models.radiograph_input import SMALLEST
 
-__all__ = ["SMALLEST", "THRESHOLDS", "HongNetwork", "RadiographInput", "threshold_probabilities"]
+__all__ = ["THRESHOLDS", "HongNetwork"]
 
 THRESHOLDS = (0, 100, 400)
 """Calcium scores that the three networks tell apart: > 0, >= 100, >= 400, in channel order."""
@@ -90,23 +88,3 @@ class HongNetwork(nn.Module):
         if images.ndim != 4 or images.shape[1] != 1 or min(images.shape[2:]) < SMALLEST:
             raise ValueError(f"images must be (batch, 1, rows, columns), from {SMALLEST} pixels on")
         return torch.cat([classifier(images) for classifier in self.classifiers], dim=1)
-
-
-def threshold_probabilities(logits: torch.Tensor) -> dict[int, NDArray[np.float64]]:
-    """Return, for each threshold, the probability (B,) of a calcium score above it.
-
-    The keys are those of the site table's columns `index_probability_0`, `_100` and `_400`. Logits
-    are (B, 3).
-
-    Raises
-    ------
-    ValueError
-        If there are not three logits, or one is not finite.
-    """
-    if logits.ndim != 2 or logits.shape[1] != len(THRESHOLDS):
-        raise ValueError(f"logits must be (batch, {len(THRESHOLDS)})")
-    if not bool(torch.isfinite(logits).all()):
-        raise ValueError("a logit is not finite")
-    # In double precision, so that high logits keep their order.
-    columns = torch.sigmoid(logits.detach().double()).cpu().numpy().T
-    return dict(zip(THRESHOLDS, columns, strict=True))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fedcac.errors import UsageError
 from fedcac.models.acceleration import FastNetwork
 from fedcac.models.blocks import THRESHOLD_HU, VolumeBlocks, label_voxels
+from fedcac.models.devices import choose_device
 from fedcac.models.lanes import Lanes
 from fedcac.models.package import ModelPackage
 
@@ -53,7 +54,7 @@ class InferenceEngine:
     threshold_hu = THRESHOLD_HU
 
     def __init__(self, package: ModelPackage, *, device: str = "auto") -> None:
-        self.device = _choose_device(device)
+        self.device = choose_device(device)
         self._package = package
         self._network = FastNetwork(package, self.device)
         self._batch = _BATCH[self.device.type]
@@ -237,15 +238,3 @@ def _wrong_kind(family: str, wanted: str) -> UsageError:
         code="wrong_input_kind",
         cure="Choose a package for this modality.",
     )
-
-
-def _choose_device(device: str) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UsageError(
-            "No CUDA device is available.",
-            code="no_cuda",
-            cure="Use device 'auto' or 'cpu', or install the CUDA build of torch and its driver.",
-        )
-    return torch.device(device)

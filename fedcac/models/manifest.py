@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 
-from fedcac.canonical import Digest, canonical_bytes, digest_of
+from fedcac.canonical import Digest, canonical_bytes, digest_of, require_canonical
 
 __all__ = [
     "GOLDEN_FILE",
@@ -103,7 +103,7 @@ class PackageManifest(_Part):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{1,59}$")]
     version: Annotated[str, Field(pattern=r"^[0-9]{1,4}\.[0-9]{1,4}\.[0-9]{1,4}$")]
     family: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
-    architecture: dict[str, JsonValue]
+    architecture: Annotated[dict[str, JsonValue], AfterValidator(require_canonical)]
     input: InputSpec
     calcium_threshold: Annotated[float, Field(gt=0, lt=1)]
     files: dict[FileName, DigestWord]

@@ -19,7 +19,6 @@ from fedcac.models.conv_lstm import ConvLstmSegmenter, Merge
 
 __all__ = [
     "HEART_THRESHOLD",
-    "MillerCascade",
     "MillerLogits",
     "MillerNetwork",
     "MillerOutput",
@@ -48,7 +47,7 @@ class MillerLogits(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class MillerOutput:
-    """Probabilities of every voxel, each float32 of shape (S, H, W); S slices of interest.
+    """Probabilities of every voxel, each float32 of shape (B, H, W); B slices of interest.
 
     `coronary` and `non_coronary` are zero outside the heart's mask; `heart` is not masked.
     """
@@ -56,13 +55,6 @@ class MillerOutput:
     heart: torch.Tensor
     coronary: torch.Tensor
     non_coronary: torch.Tensor
-
-    @property
-    def label_map(self) -> torch.Tensor:
-        """The most probable class, uint8 (S, H, W): 0 none, 1 coronary, 2 non-coronary calcium."""
-        background = 1 - self.coronary - self.non_coronary
-        label = torch.stack([background, self.coronary, self.non_coronary]).argmax(dim=0)
-        return label.to(torch.uint8)
 
 
 class MillerNetwork(nn.Module):
@@ -148,18 +140,17 @@ class MillerNetwork(nn.Module):
         self._check_windows(windows)
         return MillerLogits(self.heart(windows), self.calcium(windows))
 
-    def probabilities(
-        self, windows: torch.Tensor, heart_threshold: float = HEART_THRESHOLD
-    ) -> MillerOutput:
+    def probabilities(self, windows: torch.Tensor) -> MillerOutput:
         """Return the probabilities (B, H, W) of the middle slices, calcium masked by the heart.
 
-        The mask is the heart's probability above `heart_threshold`, without morphology: the paper
-        names none. The calcium network runs only on slices where the mask is not empty, which
-        changes no value. `windows` as for the forward pass, whose errors are raised here too.
+        The mask is the heart's probability above `HEART_THRESHOLD`, without morphology: the paper
+        names none. The calcium network, half of the cost, runs only on slices where the mask is
+        not empty, which changes no value. `windows` as for the forward pass, whose errors are
+        raised here too.
         """
         self._check_windows(windows)
         heart = self.heart(windows).float().softmax(dim=1)[:, 1]
-        is_heart = heart > heart_threshold
+        is_heart = heart > HEART_THRESHOLD
         is_seen = is_heart.flatten(1).any(dim=1)
         calcium = heart.new_zeros(2, *heart.shape)
         if bool(is_seen.any()):
@@ -171,84 +162,3 @@ class MillerNetwork(nn.Module):
     def _check_windows(self, windows: torch.Tensor) -> None:
         if windows.ndim != 4 or windows.shape[1] != self.window:
             raise ValueError(f"windows must be (B, {self.window}, H, W)")
-
-
-class MillerCascade:
-    """Runs a network over whole volumes; the same volume gives the same output on every run.
-
-    Every slice is the middle of one window; beyond the first and the last slice that slice is
-    repeated, so a volume may have any number of slices, one included. Rows and columns are padded
-    to the network's stride by repeating the last ones, and cut again.
-
-    Parameters
-    ----------
-    network
-        The network with its weights. It is put into evaluation mode, where batch normalisation
-        reads stored statistics and the output does not depend on the batch.
-    batch
-        Windows per batch: memory and speed only.
-    heart_threshold
-        Probability in [0, 1) above which a voxel belongs to the heart.
-
-    Raises
-    ------
-    ValueError
-        If `batch` is not positive or the threshold is out of its range.
-    """
-
-    def __init__(
-        self,
-        network: MillerNetwork,
-        *,
-        batch: int = 4,
-        heart_threshold: float = HEART_THRESHOLD,
-    ) -> None:
-        if batch < 1 or not 0 <= heart_threshold < 1:
-            raise ValueError("batch must be positive and heart_threshold lie in [0, 1)")
-        self._network = network.eval()
-        self._batch = batch
-        self._heart_threshold = heart_threshold
-
-    def __call__(
-        self, volume: torch.Tensor, candidates: torch.Tensor | None = None
-    ) -> MillerOutput:
-        """Return the masked probabilities of a volume (S, H, W), scaled as the manifest says.
-
-        Slices go to the network's device batch by batch; the output lies where the volume does.
-        `candidates` is boolean (S,): slices where calcium could be scored at all. The others are
-        seen as neighbours only, and every probability of theirs is zero, the heart's included.
-
-        Raises
-        ------
-        ValueError
-            If the volume is not three-dimensional, is empty, or `candidates` does not fit it.
-        """
-        if volume.ndim != 3 or volume.numel() == 0:
-            raise ValueError("volume must be (slices, rows, columns) and not empty")
-        if candidates is not None and candidates.shape != volume.shape[:1]:
-            raise ValueError("candidates must be (slices,)")
-        found = torch.zeros((3, *volume.shape), dtype=torch.float32, device=volume.device)
-        rows, columns = volume.shape[1:]
-        indices = torch.arange(volume.shape[0], device=volume.device)
-        if candidates is not None:
-            indices = indices[candidates.to(volume.device)]
-        with torch.inference_mode():
-            for start in range(0, indices.numel(), self._batch):
-                chosen = indices[start : start + self._batch]
-                windows = self._windows(volume, chosen)
-                part = self._network.probabilities(windows, self._heart_threshold)
-                masked = torch.stack([part.heart, part.coronary, part.non_coronary])
-                found[:, chosen] = masked[:, :, :rows, :columns].to(volume.device)
-        heart, coronary, non_coronary = found
-        return MillerOutput(heart=heart, coronary=coronary, non_coronary=non_coronary)
-
-    def _windows(self, volume: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-        """Return padded windows (n, D, H', W') of the chosen slices, on the network's device."""
-        half = self._network.window // 2
-        steps = torch.arange(-half, half + 1, device=chosen.device)
-        neighbours = (chosen[:, None] + steps).clamp(0, volume.shape[0] - 1)
-        parameter = next(self._network.parameters())
-        windows = volume[neighbours].to(device=parameter.device, dtype=parameter.dtype)
-        stride = self._network.stride
-        padding = (0, -volume.shape[2] % stride, 0, -volume.shape[1] % stride)
-        return nn.functional.pad(windows, padding, mode="replicate")

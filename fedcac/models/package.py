@@ -19,7 +19,6 @@ from fedcac.models.family import Family, InputKind
 from fedcac.models.manifest import (
     GOLDEN_FILE,
     MANIFEST_FILE,
-    ONNX_FILE,
     PAYLOAD_TYPE,
     SECOND_STAGE_FILE,
     WEIGHTS_FILE,
@@ -39,10 +38,9 @@ __all__ = [
     "ModelPackage",
     "demonstration_package",
     "open_package",
+    "read_tensors",
     "seal_package",
 ]
-
-_PAYLOADS = (WEIGHTS_FILE, ONNX_FILE, GOLDEN_FILE, SECOND_STAGE_FILE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +120,7 @@ class ModelPackage:
         network = build_network(self.manifest.family, self.manifest.architecture, self.weights_file)
         tensors: dict[str, torch.Tensor] = {}
         if self.family.weights_file == WEIGHTS_FILE:
-            tensors = _read_tensors(self.weights_file, WEIGHTS_FILE)
+            tensors = read_tensors(self.weights_file, WEIGHTS_FILE)
         _check_tensors(self.manifest, tensors, network.state_dict())
         network.load_state_dict(tensors, strict=True)
         return network.eval()
@@ -162,14 +160,20 @@ class ModelPackage:
         Raises
         ------
         PackageError
-            `bad_golden_case` if the case is incomplete, `golden_mismatch` if an answer is outside
-            the manifest's tolerance.
+            `bad_golden_case` if the case is incomplete or its inputs are of a size that the
+            network does not read, `golden_mismatch` if an answer is outside the manifest's
+            tolerance.
         """
         golden = _golden(self)
         device = next((tensor.device for tensor in network.parameters()), torch.device("cpu"))
         with torch.inference_mode():
             inputs = {name: golden[name].to(device) for name in self.family.inputs}
-            found = self.outputs(network, inputs)
+            try:
+                found = self.outputs(network, inputs)
+            except torch.cuda.OutOfMemoryError:
+                raise
+            except (ValueError, RuntimeError) as error:
+                raise _bad_golden("The network does not read the golden case's inputs.") from error
         for name in self.family.outputs:
             expected, output = golden[name], found[name].float().cpu()
             # Written so that a value that is no number disagrees.
@@ -253,14 +257,15 @@ def _check_use(package: ModelPackage) -> None:
         )
 
 
-def _read_tensors(payload: bytes, name: str) -> dict[str, torch.Tensor]:
+def read_tensors(payload: bytes, name: str) -> dict[str, torch.Tensor]:
+    """Return the tensors of a file called `name`; PackageError `bad_tensors` if no safetensors."""
     try:
         return load_tensors(payload)
     except (SafetensorError, ValueError, KeyError) as error:
         raise PackageError(
             f"{name} is not a safetensors file.",
             code="bad_tensors",
-            cure="Weights are accepted as safetensors only; never as a pickle.",
+            cure="Tensors are accepted as safetensors only; never as a pickle.",
         ) from error
 
 
@@ -287,19 +292,25 @@ def _check_tensors(
 
 
 def _golden(package: ModelPackage) -> dict[str, torch.Tensor]:
-    tensors = _read_tensors(package.golden_file, GOLDEN_FILE)
+    tensors = read_tensors(package.golden_file, GOLDEN_FILE)
     family = package.family
     if set(tensors) != {*family.inputs, *family.outputs} or any(
         tensor.dtype != torch.float32 or tensor.ndim == 0 or tensor.numel() == 0
         for tensor in tensors.values()
     ):
-        raise PackageError(
-            f"The golden case of family '{family.name}' holds float32 tensors named "
-            f"{', '.join([*family.inputs, *family.outputs])}.",
-            code="bad_golden_case",
-            cure="Ask whoever made the package for a complete one.",
+        names = ", ".join([*family.inputs, *family.outputs])
+        raise _bad_golden(
+            f"The golden case of family '{family.name}' holds float32 tensors named {names}."
         )
     expected_rank = 4 if family.input_kind is InputKind.WINDOWS else 3
     if tensors[next(iter(family.inputs))].ndim != expected_rank:
-        raise PackageError("The golden case's input has another rank.", code="bad_golden_case")
+        raise _bad_golden("The golden case's input has another rank.")
     return tensors
+
+
+def _bad_golden(message: str) -> PackageError:
+    return PackageError(
+        message,
+        code="bad_golden_case",
+        cure="Ask whoever made the package for a complete one.",
+    )

@@ -129,7 +129,11 @@ def check_digests(manifest: PackageManifest, files: Mapping[str, bytes]) -> None
     """
     for name, digest in manifest.files.items():
         if len(files[name]) > _MAXIMUM_BYTES:
-            raise PackageError(f"{name} is too large.", code="too_large")
+            raise PackageError(
+                f"{name} is larger than {_MAXIMUM_BYTES} bytes.",
+                code="too_large",
+                cure="No network of this release is as large; ask whoever made the package.",
+            )
         if digest != sha256_hex(files[name]):
             raise PackageError(
                 f"{name} is not the file its manifest names.",

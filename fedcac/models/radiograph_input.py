@@ -1,4 +1,4 @@
-"""How a radiograph becomes the input of a network, and the thresholds that its answers are for."""
+"""How a radiograph becomes the input of a network."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class RadiographInput:
     and stands in the middle; the rest is 0, as dark as its darkest part. Its own percentiles `low`
     and `high` become 0 and 1, and values beyond them are cut.
 
-    The paper's abstract says nothing of this. Percentiles, not the extremes, because markers and
-    collimator edges are the extremes; of the image itself, because the stored values of
-    radiographs have no unit. Pixels are taken as square: a radiograph whose
-    PixelAspectRatio (0028,0034) is not 1:1 has to be resampled first.
+    The abstract of Hong et al. 2025 says nothing of this. Percentiles, not the extremes, because
+    markers and collimator edges are the extremes; of the image itself, because the stored values of
+    radiographs have no unit. Pixels are taken as square: a radiograph whose PixelAspectRatio
+    (0028,0034) is not 1:1 has to be resampled first.
     """
 
     rows: int = 512

@@ -64,5 +64,8 @@ def build_network(name: str, architecture: Mapping[str, Any], payload: bytes = b
 
 def _bad_architecture(name: str) -> PackageError:
     return PackageError(
-        f"The parameters do not make a network of family '{name}'.", code="bad_architecture"
+        f"The parameters do not make a network of family '{name}'.",
+        code="bad_architecture",
+        cure="Compare `architecture` with the family's parameters; the package may be of another "
+        "release.",
     )

@@ -16,10 +16,26 @@ from fedcac.phantom.grid import Grid
 from fedcac.phantom.plaques import path_points
 from fedcac.vocabulary import Vessel
 
-__all__ = ["Anatomy", "paint_anatomy", "sample_anatomy"]
+__all__ = [
+    "EPICARDIAL_FAT_MM",
+    "HEART_ANGLE",
+    "HEART_FAT_MM",
+    "Anatomy",
+    "paint_anatomy",
+    "sample_anatomy",
+]
 
 LUNG_HU, FAT_HU, MUSCLE_HU, BLOOD_HU = -860.0, -95.0, 50.0, 42.0
 CANCELLOUS_HU, CORTICAL_HU = 170.0, 550.0
+
+EPICARDIAL_FAT_MM = 5.5
+"""Radius of the fat around every coronary path."""
+
+HEART_FAT_MM, _HEART_MM = (58.0, 50.0), (50.0, 42.0)
+"""Half axes, where the heart is widest, of the ellipse of fat and of the blood within it."""
+
+HEART_ANGLE = -0.5
+"""Turn of both ellipses in their plane, in radians."""
 
 # Control points (x, y, s) of the coronary paths of an average heart, proximal first.
 _PATHS_MM: dict[Vessel, list[tuple[float, float, float]]] = {
@@ -50,6 +66,16 @@ class Anatomy:
     def descending_aorta_mm(self) -> tuple[NDArray[np.float64], float]:
         """Centre (x, y) and radius of the descending aorta."""
         return np.array([22.0, 50.0]) * self.scale + self.shift_mm[:2], 11.5 * self.scale
+
+    def heart_at(self, s_mm: float) -> tuple[NDArray[np.float64], float]:
+        """Centre (x, y) of the heart in the plane at s, and its size there, 1 where it is widest.
+
+        Wide in the middle, narrow at the base and the apex.
+        """
+        depth = np.clip((s_mm - self.shift_mm[2]) / 96.0, 0.0, 1.0)
+        girth = float(np.sin(np.pi * np.clip(0.28 + 0.62 * depth, 0, 1)) ** 0.6) * self.scale
+        centre = np.array([8.0 + 10.0 * depth, -12.0 + 4.0 * depth]) * self.scale
+        return centre + self.shift_mm[:2], girth
 
 
 def sample_anatomy(rng: np.random.Generator) -> Anatomy:
@@ -125,13 +151,11 @@ def _paint_slice(
     for side in (-1.0, 1.0):
         _blend(hu, _inside(x, y, (52 * side, 8), (46, 76)), LUNG_HU)
     _paint_bones(hu, anatomy, x, y, s)
-    # Mediastinal fat, then the heart: wide in the middle, narrow at the base and the apex.
-    depth = np.clip((s - shift[2]) / 96.0, 0.0, 1.0)
-    girth = float(np.sin(np.pi * np.clip(0.28 + 0.62 * depth, 0, 1)) ** 0.6) * k
-    centre = np.array([8.0 + 10.0 * depth, -12.0 + 4.0 * depth]) * k + shift[:2]
-    _blend(hu, _inside(x, y, centre, (58 * girth, 50 * girth), -0.5), anatomy.fat_hu)
+    centre, girth = anatomy.heart_at(s)
+    fat_mm, heart_mm = ((a * girth, b * girth) for a, b in (HEART_FAT_MM, _HEART_MM))
+    _blend(hu, _inside(x, y, centre, fat_mm, HEART_ANGLE), anatomy.fat_hu)
     _blend(hu, _inside(x, y, (0, 38), (34, 30)), anatomy.fat_hu)
-    _blend(hu, _inside(x, y, centre, (50 * girth, 42 * girth), -0.5), BLOOD_HU)
+    _blend(hu, _inside(x, y, centre, heart_mm, HEART_ANGLE), BLOOD_HU)
     _blend(hu, _inside(x, y, (8 + shift[0], 30), (7, 5)), MUSCLE_HU)
     if s < 44:
         aorta, radius = anatomy.aorta_mm
@@ -170,7 +194,7 @@ def _paint_bones(
 
 def _paint_vessels(hu: NDArray[np.float32], grid: Grid, anatomy: Anatomy) -> None:
     # Fat first along every path, then blood: a vessel never hides under another's fat.
-    for radius_mm, value in ((5.5, anatomy.fat_hu), (1.7, BLOOD_HU)):
+    for radius_mm, value in ((EPICARDIAL_FAT_MM, anatomy.fat_hu), (1.7, BLOOD_HU)):
         reach = int(np.ceil(radius_mm / grid.pixel_mm)) + 1
         for path in anatomy.paths_mm.values():
             for point in path:

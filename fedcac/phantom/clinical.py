@@ -76,6 +76,7 @@ def miller_tables(seed: int, n_sites: int = 4, copies: int = 1) -> SiteTables:
         raise UsageError(
             "Copies of the cohort are one, or a multiple of the number of sites.",
             code="bad_cohort",
+            cure="Give at least one site, and one copy or a multiple of the sites.",
         )
     sites: dict[str, list[Row]] = {f"site{number + 1}": [] for number in range(n_sites)}
     names = list(sites)
@@ -94,7 +95,7 @@ def miller_tables(seed: int, n_sites: int = 4, copies: int = 1) -> SiteTables:
 def eng_tables(seed: int) -> SiteTables:
     """Return tables of Eng 2021's four external sites, with the published cross-tables.
 
-    Vessel scores sum to the totals. `nongated_reader_score` is a reader of the non-gated scan
+    Vessel scores sum to the totals. `nongated_reader_score` is a reader of the non-gated exam
     itself, so it agrees with the index score at least as well as the gated reference does.
     """
     sites: SiteTables = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from fedcac.errors import UsageError
 from fedcac.phantom.dicom import ExamLabel, write_series
 from fedcac.phantom.hybrid import generate_hybrid_pair
 from fedcac.phantom.pairs import generate_pair
+from fedcac.phantom.site_folders import check_new_folder, write_csv
 from fedcac.vocabulary import Vessel
 
 __all__ = ["write_cohort"]
@@ -65,13 +65,9 @@ def write_cohort(
         raise UsageError(
             "A cohort needs at least one site and one patient, and a share from 0 to 1.",
             code="bad_cohort",
+            cure="Give other numbers.",
         )
-    if out.exists() and any(out.iterdir()):
-        raise UsageError(
-            f"{out} is not empty.",
-            code="folder_not_empty",
-            cure="Give a new folder; generated exams never overwrite anything.",
-        )
+    check_new_folder(out)
     names = tuple(f"site-{number + 1}" for number in range(n_sites))
     tasks = [
         _plan(out / name, (seed, site, patient), hybrid_share)
@@ -88,7 +84,7 @@ def write_cohort(
             advance()
     for site, name in enumerate(names):
         own = patients[site * n_patients : (site + 1) * n_patients]
-        _write_csv(out / name / "clinical.csv", _CLINICAL_COLUMNS, own)
+        write_csv(out / name / "clinical.csv", _CLINICAL_COLUMNS, own)
         _write_manifest(out / name, own)
     truth = [
         {"site": task.folder.rsplit("/", 1)[-1], **patient}
@@ -101,7 +97,7 @@ def write_cohort(
         "reference_score",
         *(f"mass_mg_{vessel.value}" for vessel in Vessel),
     )
-    _write_csv(out / "truth.csv", columns, truth)
+    write_csv(out / "truth.csv", columns, truth)
     return names
 
 
@@ -151,17 +147,10 @@ def _follow(rng: np.random.Generator, reference_score: float) -> dict[str, objec
     }
 
 
-def _write_csv(path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, object]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, list(columns), extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
 def _write_manifest(folder: Path, patients: Iterable[Mapping[str, object]]) -> None:
     rows = [
         {"path": f"dicom/{patient[column]}", "role": role}
         for patient in patients
         for column, role in (("index_series", "index"), ("reference_series", "reference"))
     ]
-    _write_csv(folder / "manifest.csv", ("path", "role"), rows)
+    write_csv(folder / "manifest.csv", ("path", "role"), rows)

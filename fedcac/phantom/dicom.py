@@ -12,10 +12,10 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from fedcac.phantom.grid import PhantomExam
 
-__all__ = ["ExamLabel", "write_series"]
+__all__ = ["ExamLabel", "new_uid", "save_instance", "write_series"]
 
 _INTERCEPT_HU = -1024
-# Uncompressed UUID-derived root (PS3.5 B.2): no registered organisation is claimed.
+# The root of UIDs that are made from a number (PS3.5 B.2): no registered organisation is claimed.
 _UID_ROOT = "2.25."
 
 
@@ -28,7 +28,8 @@ class ExamLabel:
     is_gated: bool
 
 
-def _uid(rng: np.random.Generator) -> str:
+def new_uid(rng: np.random.Generator) -> str:
+    """Return a UID of the generator's own randomness: the same state gives the same one."""
     return _UID_ROOT + str(int.from_bytes(rng.bytes(15), "big"))
 
 
@@ -40,24 +41,28 @@ def write_series(
     Signed 16-bit pixels with intercept -1024; axial, head first supine; increments along -z.
     """
     folder.mkdir(parents=True, exist_ok=False)
-    study_uid, series_uid, frame_uid = _uid(rng), _uid(rng), _uid(rng)
+    study_uid, series_uid, frame_uid = new_uid(rng), new_uid(rng), new_uid(rng)
     stored = (exam.hu - _INTERCEPT_HU).astype(np.uint16)
     names = rng.permutation(stored.shape[0])
     for index, pixels in enumerate(stored):
         dataset = _describe(exam, label)
         dataset.StudyInstanceUID, dataset.SeriesInstanceUID = study_uid, series_uid
         dataset.FrameOfReferenceUID = frame_uid
-        dataset.SOPInstanceUID = _uid(rng)
+        dataset.SOPInstanceUID = new_uid(rng)
         dataset.InstanceNumber = index + 1
         _place(dataset, exam, index)
         dataset.PixelData = pixels.tobytes()
-        meta = FileMetaDataset()
-        meta.MediaStorageSOPClassUID = CTImageStorage
-        meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-        meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        dataset.file_meta = meta
-        path = folder / f"I{int(names[index]):04d}.dcm"
-        dataset.save_as(path, enforce_file_format=True)
+        save_instance(dataset, folder / f"I{int(names[index]):04d}.dcm")
+
+
+def save_instance(dataset: Dataset, path: Path) -> None:
+    """Write an instance as a DICOM file, uncompressed."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta = meta
+    dataset.save_as(path, enforce_file_format=True)
 
 
 def _place(dataset: Dataset, exam: PhantomExam, index: int) -> None:
@@ -71,7 +76,7 @@ def _place(dataset: Dataset, exam: PhantomExam, index: int) -> None:
 
 
 def _acquire(dataset: Dataset, label: ExamLabel) -> None:
-    """State what tells a gated calcium scan from a routine chest scan (PS3.3 C.8.2.1, C.7.6.18)."""
+    """State what tells a gated calcium exam from a routine chest CT (PS3.3 C.8.2.1, C.7.6.18)."""
     if label.is_gated:
         dataset.BodyPartExamined = "HEART"
         dataset.ScanOptions = ["AXIAL", "ECG"]

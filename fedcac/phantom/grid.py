@@ -39,11 +39,6 @@ class Grid:
         """(increment, row, column) in mm."""
         return (self.increment_mm, self.pixel_mm, self.pixel_mm)
 
-    @property
-    def extent_mm(self) -> float:
-        """Length covered from the first slice's upper face to the last one's lower face."""
-        return self.n_slices * self.increment_mm
-
     def axis_mm(self) -> NDArray[np.float32]:
         """In-plane pixel centres in mm, the same for rows and columns; shape (matrix,)."""
         centres = (np.arange(self.matrix) - (self.matrix - 1) / 2) * self.pixel_mm

@@ -12,13 +12,21 @@ from fedcac.phantom.anatomy import Anatomy, paint_anatomy, sample_anatomy
 from fedcac.phantom.grid import GATED, NON_GATED, Grid, PhantomExam, PhantomPair
 from fedcac.phantom.plaques import Plaque, coronary_plaques, move_points, splat_plaques
 from fedcac.scoring import profile_named, score_volume
-from fedcac.vocabulary import Vessel
+from fedcac.vocabulary import VESSEL_LABELS, Vessel
 
-__all__ = ["draw_target_score", "finish_exam", "generate_pair", "other_calcium"]
+__all__ = [
+    "LEAST_PLAQUE_HU",
+    "draw_target_score",
+    "finish_exam",
+    "generate_pair",
+    "other_calcium",
+    "pair_of",
+]
 
 _THRESHOLD_HU = 130.0
-# A voxel is coronary calcium only if plaque, not bone beside it, lifts it over the threshold.
-_LEAST_PLAQUE_HU = 30.0
+
+LEAST_PLAQUE_HU = 30.0
+"""A voxel is calcium only if plaque, not bone beside it, lifts it over the threshold."""
 
 
 def draw_target_score(rng: np.random.Generator) -> float:
@@ -79,12 +87,12 @@ def finish_exam(
         for vessel in {plaque.vessel for plaque in plaques if plaque.vessel is not None}
     }
     vessel_map = np.zeros(grid.shape, dtype=np.uint8)
-    strongest = np.full(grid.shape, _LEAST_PLAQUE_HU, dtype=np.float32)
+    strongest = np.full(grid.shape, LEAST_PLAQUE_HU, dtype=np.float32)
     for plaque_hu in added.values():
         hu += plaque_hu
     for vessel, plaque_hu in added.items():
         is_strongest = plaque_hu > strongest
-        vessel_map[is_strongest] = tuple(Vessel).index(vessel) + 1
+        vessel_map[is_strongest] = VESSEL_LABELS[vessel]
         strongest = np.maximum(strongest, plaque_hu)
     vessel_map[hu < _THRESHOLD_HU] = 0
     hu = hu + _noise(rng, grid)

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import (
-    ComputedRadiographyImageStorage,
-    DigitalXRayImageStorageForPresentation,
-    ExplicitVRLittleEndian,
-)
+from pydicom.dataset import Dataset
+from pydicom.uid import ComputedRadiographyImageStorage, DigitalXRayImageStorageForPresentation
 
 from fedcac.errors import UsageError
+from fedcac.phantom.dicom import new_uid, save_instance
 from fedcac.phantom.radiographs import clinical_rows, draw_radiograph
+from fedcac.phantom.site_folders import check_new_folder, write_csv
 
 __all__ = ["RadiographLabel", "write_radiograph", "write_radiograph_cohort"]
 
-_UID_ROOT = "2.25."
 _FIRST_DAY = date(2021, 1, 1)
 _MOST_DAYS = 170
 _PIXEL_MM = 2.4
@@ -49,7 +44,7 @@ def write_radiograph(
     An inverted one is stored as MONOCHROME1: the reader sees the same.
     """
     dataset = _describe(label)
-    dataset.SeriesInstanceUID, dataset.SOPInstanceUID = _uid(rng), _uid(rng)
+    dataset.SeriesInstanceUID, dataset.SOPInstanceUID = new_uid(rng), new_uid(rng)
     pixels = _WHITE - stored if label.is_inverted else stored
     dataset.PhotometricInterpretation = "MONOCHROME1" if label.is_inverted else "MONOCHROME2"
     dataset.PresentationLUTShape = "INVERSE" if label.is_inverted else "IDENTITY"
@@ -59,13 +54,8 @@ def write_radiograph(
     dataset.PixelRepresentation = 0
     dataset.ImagerPixelSpacing = [_PIXEL_MM, _PIXEL_MM]
     dataset.PixelData = pixels.astype(np.uint16).tobytes()
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = dataset.SOPClassUID
-    meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.file_meta = meta
     path.parent.mkdir(parents=True, exist_ok=True)
-    dataset.save_as(path, enforce_file_format=True)
+    save_instance(dataset, path)
 
 
 def write_radiograph_cohort(
@@ -84,13 +74,12 @@ def write_radiograph_cohort(
         If `out` is not empty, or a number does not make sense.
     """
     if n_sites < 1 or n_patients < 1:
-        raise UsageError("A cohort needs at least one site and one patient.", code="bad_cohort")
-    if out.exists() and any(out.iterdir()):
         raise UsageError(
-            f"{out} is not empty.",
-            code="folder_not_empty",
-            cure="Give a new folder; generated exams never overwrite anything.",
+            "A cohort needs at least one site and one patient.",
+            code="bad_cohort",
+            cure="Give other numbers.",
         )
+    check_new_folder(out)
     names = tuple(f"site-{number + 1}" for number in range(n_sites))
     for site, name in enumerate(names):
         rng = np.random.default_rng((seed, site))
@@ -98,8 +87,8 @@ def write_radiograph_cohort(
         manifest = []
         for number, patient in enumerate(patients):
             manifest += _write_patient(out / name, number, patient, rng)
-        _write_csv(out / name / "clinical.csv", list(patients[0]), patients)
-        _write_csv(out / name / "manifest.csv", ["path", "role"], manifest)
+        write_csv(out / name / "clinical.csv", list(patients[0]), patients)
+        write_csv(out / name / "manifest.csv", ["path", "role"], manifest)
     return names
 
 
@@ -119,7 +108,7 @@ def _write_patient(
     for when, has_lateral in studies:
         study = f"dicom/{rng.bytes(6).hex()}"
         label = RadiographLabel(
-            patient["patient_id"], when, _uid(rng), "PA", number % 2 == 1, number % 4 > 1
+            patient["patient_id"], when, new_uid(rng), "PA", number % 2 == 1, number % 4 > 1
         )
         image = stored if when == day else draw_radiograph(rng, 0.0)
         write_radiograph(folder / study / "frontal.dcm", image, label, rng)
@@ -128,17 +117,6 @@ def _write_patient(
             write_radiograph(folder / study / "lateral.dcm", image[:, ::-1], lateral, rng)
         lines.append({"path": study, "role": "index"})
     return lines
-
-
-def _uid(rng: np.random.Generator) -> str:
-    return _UID_ROOT + str(int.from_bytes(rng.bytes(15), "big"))
-
-
-def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, str]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, columns)
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def _describe(label: RadiographLabel) -> Dataset:

@@ -46,7 +46,7 @@ RoleOrNone = Literal["index", "reference", "comparator", "second_reference", "no
 class _Spec(BaseModel):
     """What every analysis has: its id, and the subgroup it is confined to, if any."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     id: Identifier
     subgroup: Identifier | None = None

@@ -31,7 +31,9 @@ def load_shipped(protocol_id: str) -> Protocol:
         raise ProtocolError(
             f"There is no protocol '{protocol_id}', neither as a file nor shipped.",
             code="not_found",
-            cure=f"Give a file, or one of: {', '.join(found)}.",
+            cure=f"Give a file, or one of: {', '.join(found)}."
+            if found
+            else "Give a file. This installation has no shipped protocols: install fedcac again.",
         )
     return load_protocol(found[protocol_id])
 

@@ -22,7 +22,7 @@ class CategoryScheme(BaseModel):
     an exam is positive at `cut_offs[i]` exactly when its category index is greater than `i`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     cut_offs: Annotated[tuple[float, ...], Field(min_length=1, max_length=8)]
     convention: BoundaryConvention = BoundaryConvention.UPPER_INCLUSIVE

@@ -6,6 +6,7 @@ put in between others is one addition.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -87,12 +88,11 @@ def _is_set_of_words(where: str, before: Any, after: Any) -> bool:
 
 
 def _between_sentences(where: str, before: list[str], after: list[str]) -> Iterator[Difference]:
-    for sentence in before:
-        if sentence not in after:
-            yield Difference(f"{where} criterion", f"'{sentence}'", None)
-    for sentence in after:
-        if sentence not in before:
-            yield Difference(f"{where} criterion", None, f"'{sentence}'")
+    # Counted, since nothing forbids a sentence to stand there twice.
+    for sentence in (Counter(before) - Counter(after)).elements():
+        yield Difference(f"{where} criterion", f"'{sentence}'", None)
+    for sentence in (Counter(after) - Counter(before)).elements():
+        yield Difference(f"{where} criterion", None, f"'{sentence}'")
     if sorted(before) == sorted(after):
         yield Difference(f"order of the {where} criteria", "; ".join(before), "; ".join(after))
 
@@ -124,7 +124,12 @@ def _text(value: Any) -> str | None:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, Mapping):
-        given = {key: _text(one) for key, one in value.items() if one not in (None, [], "", False)}
+        # Zero is a value, though it equals False.
+        given = {
+            key: _text(one)
+            for key, one in value.items()
+            if one is not False and one not in (None, [], "")
+        }
         return "; ".join(f"{key} {text}" for key, text in given.items())
     if isinstance(value, list):
         return ", ".join(_text(one) or "none" for one in value)

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from fedcac.protocol.schema import Protocol
 __all__ = ["Problem", "load_protocol", "parse_protocol"]
 
 _MAXIMUM_BYTES = 1_000_000
+_MOST_PROBLEMS = 50
 _Location = tuple[str | int, ...]
 
 # The one way to write a number. YAML 1.1 also reads 010 as 8, 1:30 as 90 and 1_0 as 10, which a
@@ -88,6 +90,13 @@ def parse_protocol(text: str, source: str = "protocol") -> Protocol:
             code="not_yaml",
             cure="Mind indentation, colons and quotes near that line.",
         ) from error
+    except (ValueError, OverflowError) as error:
+        # PyYAML's own, at an escape beyond Unicode.
+        raise ProtocolError(
+            f"{source} is not YAML: a character that does not exist",
+            code="not_yaml",
+            cure="Write the character itself instead of its number.",
+        ) from error
     except RecursionError as error:
         raise ProtocolError(
             f"{source} is nested far deeper than a protocol.",
@@ -101,16 +110,23 @@ def parse_protocol(text: str, source: str = "protocol") -> Protocol:
             cure="Start from a shipped protocol: `fedcac protocol show`.",
         )
     lines: dict[_Location, int] = {}
-    problems = [*_structural_problems(text), *_duplicate_keys(node)]
+    # First: an alias may stand for what holds it, and then the walk over keys has no end.
+    problems = list(_structural_problems(text)) or list(_duplicate_keys(node))
     document = _plain(node, (), lines, problems) if not problems else None
+    n_problems = len(problems)
     if not problems:
         try:
             return Protocol.model_validate_json(canonical_bytes(document))
         except ValidationError as error:
-            problems = [_problem_of(detail, lines, document) for detail in error.errors()]
+            # Looking for what a key may have meant takes time, and nobody mends a thousand.
+            details, n_problems = error.errors()[:_MOST_PROBLEMS], error.error_count()
+            problems = [_problem_of(detail, lines) for detail in details]
+    problems = problems[:_MOST_PROBLEMS]
     listed = "\n".join(f"  {problem}" for problem in sorted(problems, key=lambda p: p.line))
+    if n_problems > len(problems):
+        listed += f"\n  and {n_problems - len(problems)} more"
     raise ProtocolError(
-        f"{source} has {len(problems)} problem{'s' if len(problems) > 1 else ''}:\n{listed}",
+        f"{source} has {n_problems} problem{'s' if n_problems > 1 else ''}:\n{listed}",
         code=min(problems, key=lambda problem: problem.line).code,
         cure="Mend the lines above; `fedcac protocol schema` prints every key and its type.",
     )
@@ -210,9 +226,9 @@ def _path_of(location: _Location) -> str:
     return ".".join(str(part) for part in location) or "the protocol"
 
 
-def _problem_of(detail: Any, lines: dict[_Location, int], document: Any) -> Problem:
+def _problem_of(detail: Any, lines: dict[_Location, int]) -> Problem:
     stated: _Location = tuple(detail.get("ctx", {}).get("at", ()))
-    location = stated or _without_union_tags(tuple(detail["loc"]), document)
+    location = stated or _without_kind(tuple(detail["loc"]))
     known = location
     while known and known not in lines:
         known = known[:-1]
@@ -230,20 +246,9 @@ def _problem_of(detail: Any, lines: dict[_Location, int], document: Any) -> Prob
     return Problem(lines.get(known, 1), path, code, message, cure)
 
 
-def _without_union_tags(location: _Location, document: Any) -> _Location:
+def _without_kind(location: _Location) -> _Location:
     # pydantic names the chosen kind of an analysis inside the location: (analyses, 0, cox, ties).
-    kept: list[str | int] = []
-    current = document
-    for position, part in enumerate(location):
-        is_last = position == len(location) - 1
-        if isinstance(current, dict) and part not in current and not is_last:
-            continue
-        kept.append(part)
-        if isinstance(current, dict):
-            current = current.get(part)
-        elif isinstance(current, list) and isinstance(part, int) and part < len(current):
-            current = current[part]
-    return tuple(kept)
+    return (*location[:2], *location[3:]) if location[:1] == ("analyses",) else location
 
 
 def _all_keys(schema: Any) -> Iterator[str]:
@@ -256,6 +261,11 @@ def _all_keys(schema: Any) -> Iterator[str]:
             yield from _all_keys(value)
 
 
+@cache
+def _known_keys() -> frozenset[str]:
+    return frozenset(_all_keys(Protocol.model_json_schema()))
+
+
 def _suggest(key: str) -> str:
-    near = difflib.get_close_matches(key, set(_all_keys(Protocol.model_json_schema())), n=1)
+    near = difflib.get_close_matches(key, _known_keys(), n=1)
     return f"did you mean '{near[0]}'?" if near else "remove it"

@@ -49,7 +49,7 @@ Sentence = Annotated[str, Field(min_length=3, max_length=600)]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Amendment(_Part):
@@ -180,6 +180,12 @@ class Subgroup(_Part):
     minimum: float | None = None
     below: float | None = None
     description: Sentence
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.minimum is not None and self.below is not None and self.minimum >= self.below:
+            raise ValueError("nobody is between: minimum must be below 'below'")
+        return self
 
 
 class DisclosureMinimum(_Part):

@@ -1,6 +1,8 @@
-"""How each analysis was computed, one paragraph per analysis, for the methods section."""
+"""How each analysis was computed, in paragraphs for the methods section."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
 
 from fedcac.protocol import (
     AccuracySpec,
@@ -22,6 +24,7 @@ from fedcac.protocol import (
     SurvivalCalibrationSpec,
     ZeroInflatedSpec,
 )
+from fedcac.report.wording import capital
 from fedcac.vocabulary import (
     Interval,
     ReclassificationType,
@@ -31,7 +34,7 @@ from fedcac.vocabulary import (
     TieMethod,
 )
 
-__all__ = ["describe_analysis"]
+__all__ = ["describe_analyses", "describe_analysis"]
 
 _INTERVALS = {
     Interval.WILSON: "Wilson's score method",
@@ -55,6 +58,20 @@ _RESAMPLING = {
     "models refitted on each",
     Resampling.NONE: "no resampling, so there is none",
 }
+
+
+def describe_analyses(protocol: Protocol) -> tuple[str, ...]:
+    """Return a paragraph per analysis; Cox models that are fitted alike share one."""
+    groups: dict[tuple[str, ...], list[AnalysisSpec]] = {}
+    for spec in protocol.analyses:
+        key = (spec.kind, spec.ties, spec.missing) if isinstance(spec, CoxSpec) else (spec.id,)
+        groups.setdefault(key, []).append(spec)
+    return tuple(
+        describe_analysis(specs[0], protocol)
+        if len(specs) == 1
+        else _describe_cox_models([one for one in specs if isinstance(one, CoxSpec)], protocol)
+        for specs in groups.values()
+    )
 
 
 def describe_analysis(spec: AnalysisSpec, protocol: Protocol) -> str:
@@ -232,35 +249,62 @@ def _endpoint(endpoint: Endpoint) -> str:
 
 
 def _describe_cox(spec: CoxSpec, protocol: Protocol) -> str:
-    ties = "Efron" if spec.ties is TieMethod.EFRON else "Breslow"
-    models = (
-        "Cox models with one covariate each, stratified by site,"
+    models, were = (
+        ("Cox models with one covariate each, stratified by site,", "were")
         if spec.univariable
-        else "A Cox model stratified by site"
+        else ("A Cox model stratified by site", "was")
     )
-    were = "were" if spec.univariable else "was"
-    further = []
-    if spec.robust:
-        further.append("standard errors are Lin and Wei's sandwich")
-    if spec.proportionality:
-        further.append("proportional hazards were tested against a coefficient linear in time")
-    if spec.concordance:
-        further.append("Harrell's C counts pairs of patients of one site")
-    if spec.by_site:
-        further.append(
-            "every site's own model enters a random-effects summary of log hazard ratios"
-        )
+    features = "; ".join(_cox_features(spec))
+    return (
+        f"Survival ({spec.id}). {models} for {_endpoint(protocol.endpoint(spec.endpoint))} {were} "
+        f"{_cox_fit(spec)}" + (f" {capital(features)}." if features else "")
+    )
+
+
+def _describe_cox_models(specs: Sequence[CoxSpec], protocol: Protocol) -> str:
+    by_endpoint: dict[str, list[str]] = {}
+    by_feature: dict[str, list[str]] = {}
+    for spec in specs:
+        endpoint = _endpoint(protocol.endpoint(spec.endpoint))
+        by_endpoint.setdefault(endpoint, []).append(_model_words(spec, protocol))
+        for feature in _cox_features(spec):
+            by_feature.setdefault(feature, []).append(spec.id)
+    models = "; ".join(f"for {one}: {', '.join(names)}" for one, names in by_endpoint.items())
+    return (
+        f"Survival ({len(specs)} analyses). Cox models stratified by site were "
+        f"{_cox_fit(specs[0])} The models are, {models}."
+        + "".join(f" {capital(one)} ({', '.join(names)})." for one, names in by_feature.items())
+    )
+
+
+def _model_words(spec: CoxSpec, protocol: Protocol) -> str:
+    notes = ["each covariate by itself"] if spec.univariable else []
+    if spec.subgroup is not None:
+        notes.append(f"subgroup: {protocol.subgroup(spec.subgroup).description.rstrip('.')}")
+    return f"{spec.id} ({'; '.join(notes)})" if notes else spec.id
+
+
+def _cox_fit(spec: CoxSpec) -> str:
+    ties = "Efron" if spec.ties is TieMethod.EFRON else "Breslow"
     gaps = (
         "A missing covariate has a coefficient of its own"
         if spec.missing == "indicator"
         else "Patients with a missing covariate were left out"
     )
-    sentence = "; ".join(further)
-    more = f" {sentence[:1].upper()}{sentence[1:]}." if further else ""
     return (
-        f"Survival ({spec.id}). {models} for {_endpoint(protocol.endpoint(spec.endpoint))} {were} "
         "fitted by Newton's method on the sum of the sites' log-likelihoods, gradients and "
         "information matrices, which gives the same estimate as pooling the patients; ties follow "
         f"{ties}. Intervals and p-values are Wald's; a model's test is the likelihood-ratio test. "
-        f"{gaps}.{more}"
+        f"{gaps}."
     )
+
+
+def _cox_features(spec: CoxSpec) -> Iterator[str]:
+    if spec.robust:
+        yield "standard errors are Lin and Wei's sandwich"
+    if spec.proportionality:
+        yield "proportional hazards were tested against a coefficient linear in time"
+    if spec.concordance:
+        yield "Harrell's C counts pairs of patients of one site"
+    if spec.by_site:
+        yield "every site's own model enters a random-effects summary of log hazard ratios"

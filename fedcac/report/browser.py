@@ -12,10 +12,13 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from fedcac.errors import UsageError
 
-__all__ = ["find_browser", "photograph", "print_pdf"]
+__all__ = ["PDF_FILE", "find_browser", "photograph", "print_pdf"]
+
+PDF_FILE: Final = "report.pdf"
 
 _NAMES = (
     "chromium",

@@ -16,6 +16,7 @@ from fedcac.report.wording import (
     covariate_words,
     measure_words,
     number_words,
+    p_phrase,
     p_words,
     score_words,
 )
@@ -87,14 +88,14 @@ def _tail(findings: Findings, spec: CoxSpec) -> str:
     if test is not None and test.estimate is not None:
         parts.append(
             f"Likelihood-ratio \N{GREEK SMALL LETTER CHI}² = {test.estimate:.1f}, "
-            f"p {_p_phrase(test.p_value)}"
+            f"p {p_phrase(test.p_value)}"
         )
     c_index = findings.find(spec.id, POOLED, Measure.C_INDEX)
     if c_index is not None and c_index.estimate is not None:
         parts.append(f"C-index {number_words(c_index)}")
     proportional = findings.find(spec.id, POOLED, Measure.PROPORTIONALITY_CHI2)
     if proportional is not None and proportional.p_value is not None:
-        parts.append(f"proportional hazards, global p {_p_phrase(proportional.p_value)}")
+        parts.append(f"proportional hazards, global p {p_phrase(proportional.p_value)}")
     text = f" {'; '.join(parts)}." if parts else ""
     refused = refused_words(findings, spec, Measure.LOG_HAZARD_RATIO)
     return f"{text}{_risk_words(findings, spec)}{refused}{_left_out(findings, spec)}"
@@ -184,11 +185,6 @@ def _hazard_row(findings: Findings, row: Estimate) -> Row:
     counts = [count_words(findings, row.analysis, row, n) for n in (row.n, row.n_events)]
     cells = _ratio_cells(findings, row.analysis, row)
     return Row(covariate_words(findings.protocol, row.term), (*cells, *counts))
-
-
-def _p_phrase(p_value: float | None) -> str:
-    text = p_words(p_value)
-    return text if text.startswith(("<", "n")) else f"= {text}"
 
 
 # --- survival curves and added value ----------------------------------------------------------

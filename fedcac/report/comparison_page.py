@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-from fedcac.canonical import sha256_hex
+from fedcac.report.comparison_folder import (
+    COMPARISON_TABLE,
+    ComparisonOutput,
+    round_document,
+    write_comparison_folder,
+)
 from fedcac.report.comparison_words import (
-    COMPARISON_FORMAT,
     HEADLINES,
     PATIENTS_WORDS,
     change_words,
-    check_comparison_target,
-    round_document,
     size_words,
     value_words,
 )
 from fedcac.report.figures import Figure
 from fedcac.report.figures.pairs import PairRow, draw_pairs
-from fedcac.report.page import is_gap, security_policy, style_sheet
+from fedcac.report.page import fill_template
 from fedcac.report.rounds_compared import (
     RATIOS,
     ComparedRound,
@@ -82,29 +81,17 @@ def write_comparison(
     UsageError
         If `out` holds something that is not an earlier comparison (`output_not_empty`).
     """
-    check_comparison_target(out)
-    (out / "figures").mkdir(parents=True, exist_ok=True)
-    table = comparison_csv(rows).encode()
     figure = draw_comparison(rows)
-    if figure is not None:
-        (out / "figures" / "comparison.svg").write_text(figure.svg, encoding="utf-8")
-    (out / "comparison.csv").write_bytes(table)
-    page = _page(first, second, rows, patients, figure)
-    (out / "comparison.html").write_text(page, encoding="utf-8")
-    provenance = {
-        "format": COMPARISON_FORMAT,
-        "protocol": {
-            "id": first.protocol_id,
-            "version": first.protocol_version,
-            "digest": first.protocol_digest,
-        },
-        "patients": patients,
-        "first": round_document(first),
-        "second": round_document(second),
-        "files": {"comparison.csv": sha256_hex(table)},
-    }
-    text = json.dumps(provenance, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    (out / "provenance.json").write_text(text + "\n", encoding="utf-8")
+    output = ComparisonOutput(
+        first=first,
+        patients=patients,
+        rounds={"first": round_document(first), "second": round_document(second)},
+        table_name=COMPARISON_TABLE,
+        table=comparison_csv(rows),
+        page=_page(first, second, rows, patients, figure),
+        figures=() if figure is None else (figure,),
+    )
+    write_comparison_folder(output, out)
 
 
 def comparison_csv(rows: Sequence[ComparedRow]) -> str:
@@ -230,25 +217,15 @@ def _page(
     patients: Patients,
     figure: Figure | None,
 ) -> str:
-    css = style_sheet(f"{first.protocol_id}, version {first.protocol_version}; two rounds")
-    environment = Environment(
-        loader=PackageLoader("fedcac.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.tests["gap"] = is_gap
     who, pooled, drift = _tables(first, second, rows)
-    page = environment.get_template("compare.html.j2").render(
+    return fill_template(
+        "compare.html.j2",
+        f"{first.protocol_id}, version {first.protocol_version}; two rounds",
         first=first,
         second=second,
-        css=css,
-        policy=security_policy(css),
         patients=PATIENTS_WORDS[patients],
         who=who,
         pooled=pooled,
         drift=drift,
         figure=figure,
     )
-    return page.strip() + "\n"

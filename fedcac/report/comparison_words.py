@@ -1,29 +1,20 @@
-"""Words and checks that comparisons of two and of several rounds share."""
+"""Words that comparisons of two and of several rounds share."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Any, Final
-
-from fedcac.errors import UsageError
 from fedcac.report.rounds_compared import RATIOS, ComparedRound, ComparedRow
 from fedcac.report.wording import PERCENT_MEASURES, number_words
 from fedcac.statistics.estimator import Estimate
 from fedcac.vocabulary import Measure
 
 __all__ = [
-    "COMPARISON_FORMAT",
     "HEADLINES",
     "PATIENTS_WORDS",
     "change_words",
-    "check_comparison_target",
-    "round_document",
     "size_words",
     "value_words",
 ]
 
-COMPARISON_FORMAT: Final = "fedcac-comparison/1"
 
 _REASONS = {
     "patients_unknown": "no interval: not said whether the patients differ",
@@ -93,24 +84,3 @@ def change_words(row: ComparedRow) -> str:
     else:
         text += f"; {_REASONS[row.reason]}"
     return text.replace("-", "\N{MINUS SIGN}")
-
-
-def round_document(told: ComparedRound) -> dict[str, Any]:
-    """Return what provenance.json says of a round."""
-    return {"round_id": told.round_id, "finished": told.finished, "package": told.package}
-
-
-def check_comparison_target(out: Path) -> None:
-    """Raise UsageError `output_not_empty` unless a comparison may be written there."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    try:
-        document = json.loads((out / "provenance.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        document = None
-    if not isinstance(document, dict) or document.get("format") != COMPARISON_FORMAT:
-        raise UsageError(
-            f"'{out}' already holds something that is not an earlier comparison.",
-            code="output_not_empty",
-            cure="Name a new or empty folder.",
-        )

@@ -47,6 +47,9 @@ def estimates_csv(estimates: Iterable[Estimate]) -> str:
     return text.getvalue()
 
 
+_AS_WRITTEN = "Use the file as it was written; a spreadsheet may have altered it."
+
+
 def read_estimates(path: Path) -> tuple[Estimate, ...]:
     """Return the rows of an `estimates.csv` in their order.
 
@@ -54,18 +57,22 @@ def read_estimates(path: Path) -> tuple[Estimate, ...]:
     ------
     TableError
         If the columns are not exactly those of the contract (`estimates_columns`) or a field does
-        not hold what its column declares (`estimates_value`).
+        not hold what its column declares, or is no text of a CSV file (`estimates_value`).
     """
-    with path.open(encoding="utf-8", newline="") as stream:
-        reader = csv.reader(stream, strict=True)
-        header = tuple(next(reader, ()))
-        if header != COLUMNS:
-            raise TableError(
-                f"'{path.name}' does not have the columns of an estimates table.",
-                code="estimates_columns",
-                cure=f"The first line must read: {','.join(COLUMNS)}",
-            )
-        return tuple(_row(fields, number) for number, fields in enumerate(reader, start=2))
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            rows = list(csv.reader(stream, strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise TableError(
+            f"'{path.name}' is not CSV in UTF-8.", code="estimates_value", cure=_AS_WRITTEN
+        ) from error
+    if not rows or tuple(rows[0]) != COLUMNS:
+        raise TableError(
+            f"'{path.name}' does not have the columns of an estimates table.",
+            code="estimates_columns",
+            cure=f"The first line must read: {','.join(COLUMNS)}",
+        )
+    return tuple(_row(fields, number) for number, fields in enumerate(rows[1:], start=2))
 
 
 def _written(row: Estimate, column: str) -> str:
@@ -103,5 +110,5 @@ def _row(fields: list[str], line: int) -> Estimate:
         raise TableError(
             f"Line {line} of the estimates table cannot be read: {error}.",
             code="estimates_value",
-            cure="Use the file as it was written; a spreadsheet may have altered it.",
+            cure=_AS_WRITTEN,
         ) from error

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from fedcac.report.browser import print_pdf
+from fedcac.report.browser import PDF_FILE, print_pdf
 from fedcac.report.estimates_frame import PARQUET_FILE
 from fedcac.report.figures import Figure
 from fedcac.report.findings import Findings
@@ -14,11 +14,10 @@ from fedcac.report.formats import ReportFormats
 from fedcac.report.table_files import report_tables, write_tables
 from fedcac.report.word_document import WORD_FILE, word_document
 
-__all__ = ["EXTRA_FILES", "PDF_FILE", "TABLES_FOLDER", "write_formats"]
+__all__ = ["EXTRA_FILES", "write_formats"]
 
-PDF_FILE: Final = "report.pdf"
-TABLES_FOLDER: Final = "tables"
-EXTRA_FILES: Final = (PDF_FILE, TABLES_FOLDER, WORD_FILE, PARQUET_FILE)
+_TABLES_FOLDER: Final = "tables"
+EXTRA_FILES: Final = (PDF_FILE, _TABLES_FOLDER, WORD_FILE, PARQUET_FILE)
 """What of an earlier output goes when it is not asked for again: it would show other numbers."""
 
 
@@ -34,8 +33,8 @@ def write_formats(
         (`browser_failed`); if Word is wanted and python-docx is not installed (`no_publishing`).
     """
     if formats.has_tables:
-        (folder / TABLES_FOLDER).mkdir()
-        write_tables(findings, folder / TABLES_FOLDER)
+        (folder / _TABLES_FOLDER).mkdir()
+        write_tables(findings, folder / _TABLES_FOLDER)
     if formats.has_word:
         tables = [table for _, table in report_tables(findings)]
         (folder / WORD_FILE).write_bytes(word_document(findings.report, tables))

@@ -13,7 +13,7 @@ from fedcac.statistics.estimator import META, POOLED, Estimate
 from fedcac.statistics.rows import refusal_status
 from fedcac.vocabulary import Measure, RefusalCode, RowStatus
 
-__all__ = ["CUT_OFF_CELLS", "Findings", "Matrix", "count_words"]
+__all__ = ["CUT_OFF_CELLS", "Findings", "Matrix", "count_cell", "count_words"]
 
 CUT_OFF_CELLS = ("tp", "fn", "fp", "tn")
 """Groups of the counts of a 2x2 table at a cut-off."""
@@ -217,6 +217,12 @@ def count_words(findings: Findings, analysis: str, row: Estimate | None, count: 
     if count is not None:
         return f"{count:,}"
     return findings.gap(analysis, POOLED, row) or "not stated"
+
+
+def count_cell(findings: Findings, analysis: str, scope: str, row: Estimate | None) -> str:
+    """Return a count of a scope as a cell of a table, or the words in its place."""
+    gap = findings.gap(analysis, scope, row)
+    return gap if gap or row is None or row.estimate is None else f"{round(row.estimate):,}"
 
 
 def _count(row: Estimate | None) -> int | None:

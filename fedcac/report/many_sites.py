@@ -11,7 +11,7 @@ from dataclasses import replace
 from statistics import median
 from typing import Final
 
-from fedcac.report.findings import CUT_OFF_CELLS, Findings
+from fedcac.report.findings import CUT_OFF_CELLS, Findings, count_cell
 from fedcac.report.table import Row, Table
 from fedcac.report.wording import covariate_words, measure_words, number_words
 from fedcac.statistics.estimator import META, Estimate
@@ -121,7 +121,9 @@ def cross_by_site(findings: Findings) -> Iterator[Table]:
                     findings.find(spec.id, scope, Measure.COUNT, term, cell)
                     for cell in CUT_OFF_CELLS
                 ]
-                rows.append(Row(scope, tuple(_count(findings, spec.id, scope, r) for r in found)))
+                rows.append(
+                    Row(scope, tuple(count_cell(findings, spec.id, scope, r) for r in found))
+                )
             yield Table(
                 f"Cross-tabulation at cut-off {term} by site ({spec.id}; patients).",
                 ("Site", *(cell.upper() for cell in CUT_OFF_CELLS)),
@@ -150,8 +152,3 @@ def _cell(findings: Findings, analysis: str, scope: str, measure: Measure, term:
     row = findings.find(analysis, scope, measure, term)
     gap = findings.gap(analysis, scope, row)
     return gap if gap or row is None else number_words(row)
-
-
-def _count(findings: Findings, analysis: str, scope: str, row: Estimate | None) -> str:
-    gap = findings.gap(analysis, scope, row)
-    return gap if gap or row is None or row.estimate is None else f"{round(row.estimate):,}"

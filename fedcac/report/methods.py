@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fedcac.protocol import CategoryScheme, Protocol
-from fedcac.report.analysis_methods import describe_analysis
+from fedcac.report.analysis_methods import describe_analyses
 from fedcac.report.wording import (
     CONVENTION_WORDS,
     INDEX_WORDS,
     MODALITY_WORDS,
     REFERENCE_WORDS,
+    capital,
     reference_note,
 )
 from fedcac.vocabulary import BoundaryConvention, Modality
@@ -41,11 +42,11 @@ def describe_question(
         ),
         (
             "Reference standard",
-            f"{_capital(REFERENCE_WORDS[reference.kind])}, read on "
+            f"{capital(REFERENCE_WORDS[reference.kind])}, read on "
             f"{MODALITY_WORDS[reference.modality]}"
             + (f" ({note})" if (note := reference_note(protocol)) else ""),
         ),
-        ("Exam pairs", _capital(pairing)),
+        ("Exam pairs", capital(pairing)),
         ("Cut-offs", f"{cut_offs} (Agatston score)"),
         ("Risk categories", "; ".join(f"{a}: {b}" for a, b in category_bands(protocol.categories))),
         ("Boundary convention", CONVENTION_WORDS[protocol.categories.convention]),
@@ -53,11 +54,7 @@ def describe_question(
         *_amendments_term(protocol),
         ("Inclusion", " ".join(_stop(text) for text in protocol.inclusion)),
         ("Exclusion", _exclusions(protocol)),
-        *(
-            (("Editions", " ".join(_stop(_capital(text)) for text in editions)),)
-            if editions
-            else ()
-        ),
+        *((("Editions", " ".join(_stop(capital(text)) for text in editions)),) if editions else ()),
     )
 
 
@@ -83,7 +80,7 @@ def write_methods(protocol: Protocol) -> tuple[str, ...]:
         f"of fewer than {protocol.disclosure.minimum_cell} patients).",
         f"{_eligibility(protocol)} Every patient counts once.",
         *_model_reference(protocol),
-        *(describe_analysis(spec, protocol) for spec in protocol.analyses),
+        *describe_analyses(protocol),
         *_pooling(protocol),
         "Where a site's counts could not leave, the site is absent from that pooled value, and "
         "the disclosure section states how many patients this cost. A value that is suppressed is "
@@ -160,10 +157,6 @@ def _edge(scheme: CategoryScheme, i: int, *, is_lower: bool) -> str:
 def _exclusions(protocol: Protocol) -> str:
     sentences = [*protocol.exclusion, *(c.statement for c in protocol.clinical_criteria)]
     return " ".join(_stop(text) for text in sentences) or "None declared."
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _stop(text: str) -> str:

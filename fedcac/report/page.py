@@ -56,7 +56,7 @@ from fedcac.report.wording import covariate_words, measure_words, number_words
 from fedcac.statistics.estimator import POOLED, Estimate
 from fedcac.vocabulary import Measure
 
-__all__ = ["Headline", "headlines", "is_gap", "render_page", "security_policy", "style_sheet"]
+__all__ = ["Headline", "fill_template", "headlines", "render_page"]
 
 _LONGEST_LIST = 12
 _NOT_IN_A_STRING = re.compile(r"[^A-Za-z0-9 ,.;:()_-]")
@@ -77,7 +77,6 @@ def render_page(
 ) -> str:
     """Return the page. Every word of the round is escaped; only our own SVG goes in as it is."""
     report, protocol = findings.report, findings.protocol
-    css = style_sheet(f"{protocol.id}, version {protocol.version}; round {report.round_id}")
     by_section: defaultdict[str, list[Figure]] = defaultdict(list)
     for figure in figures:
         by_section[figure.section].append(figure)
@@ -114,20 +113,12 @@ def render_page(
             *_ids(findings, "survival_calibration"),
         ),
     }
-    environment = Environment(
-        loader=PackageLoader("fedcac.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.tests["gap"] = is_gap
-    page = environment.get_template("report.html.j2").render(
+    return fill_template(
+        "report.html.j2",
+        f"{protocol.id}, version {protocol.version}; round {report.round_id}",
         report=report,
         protocol=protocol,
         period=_period(report),
-        css=css,
-        policy=security_policy(css),
         banners=_banners(report),
         contents=_contents(parts),
         headlines=headlines(findings),
@@ -146,6 +137,20 @@ def render_page(
         provenance_by_site=_provenance_by_site(report),
         **parts,
     )
+
+
+def fill_template(name: str, running_head: str, **values: Any) -> str:
+    """Return a page with its style sheet and content policy; `running_head` tops printed pages."""
+    environment = Environment(
+        loader=PackageLoader("fedcac.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.tests["gap"] = _is_gap
+    css = _style_sheet(running_head)
+    page = environment.get_template(name).render(css=css, policy=_security_policy(css), **values)
     return page.strip() + "\n"
 
 
@@ -286,19 +291,18 @@ def _period(report: RoundReport) -> str:
     return start if start == end else f"{start} to {end}"
 
 
-def style_sheet(running_head: str) -> str:
-    """Return the style sheet with the words that every printed page has at its top."""
+def _style_sheet(running_head: str) -> str:
     css = files("fedcac.report").joinpath("templates/report.css").read_text(encoding="utf-8")
     return css.replace("RUNNING_HEAD", _NOT_IN_A_STRING.sub(" ", running_head))
 
 
-def security_policy(css: str) -> str:
-    """Return a content security policy that admits this one style sheet and nothing else."""
+def _security_policy(css: str) -> str:
+    # Admits this one style sheet and nothing else.
     digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
     return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
 
 
-def is_gap(words: str) -> bool:
+def _is_gap(words: str) -> bool:
     """Say whether a cell holds words in the place of a number."""
     return words.startswith(_GAPS)
 

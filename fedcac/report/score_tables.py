@@ -10,6 +10,7 @@ from fedcac.report.many_sites import is_many, n_sites_words, range_words
 from fedcac.report.table import Row, Table
 from fedcac.report.wording import (
     analysis_words,
+    capital,
     covariate_words,
     measure_words,
     number_words,
@@ -91,7 +92,7 @@ def comparison_tables(findings: Findings) -> tuple[Table, ...]:
         roles = ("index", "comparator") if is_of_tests else ("reference", "second_reference")
         # What follows a comma explains; a column has no room for it.
         words = [score_words(findings.protocol, role).partition(",")[0] for role in roles]
-        names = tuple(text[:1].upper() + text[1:] for text in words)
+        names = tuple(map(capital, words))
         rows: list[Row] = []
         for term in findings.terms(spec.id, Measure.SENSITIVITY):
             rows.append(Row(f"Cut-off {term}"))

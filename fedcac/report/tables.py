@@ -7,7 +7,7 @@ from statistics import median
 
 from fedcac.protocol import AccuracySpec, AgreementSpec
 from fedcac.report.content import SiteSummary
-from fedcac.report.findings import CUT_OFF_CELLS, Findings
+from fedcac.report.findings import CUT_OFF_CELLS, Findings, count_cell
 from fedcac.report.many_sites import (
     accuracy_by_site,
     agreement_by_site,
@@ -100,7 +100,7 @@ def cross_table(findings: Findings) -> Table | None:
                     (scope, findings.find(spec.id, scope, Measure.COUNT, f"{cut_off:g}", cell))
                     for scope in scopes
                 ]
-                cells = tuple(_count(findings, spec.id, scope, row) for scope, row in found)
+                cells = tuple(count_cell(findings, spec.id, scope, row) for scope, row in found)
                 rows.append(Row(cell.upper(), cells))
     if not rows:
         return None
@@ -208,7 +208,7 @@ def suppression_table(findings: Findings) -> Table:
         cost = f"{known:,}" + (f" and {unknown} site(s) of unstated size" if unknown else "")
         rows.append(
             Row(
-                _full_title(pooled),
+                _title(pooled.measure, pooled.term),
                 (
                     pooled.analysis,
                     "none" if pooled.n is None else f"{pooled.n:,}",
@@ -306,20 +306,11 @@ def _numbers(findings: Findings, analysis: str, measure: Measure, term: str) -> 
     return tuple(cells)
 
 
-def _count(findings: Findings, analysis: str, scope: str, row: Estimate | None) -> str:
-    gap = findings.gap(analysis, scope, row)
-    return gap if gap or row is None or row.estimate is None else f"{round(row.estimate):,}"
-
-
 def _is_withheld(findings: Findings, pooled: Estimate, site: SiteSummary) -> bool:
     if site.refusal_of(pooled.analysis) is not None:
         return False
     row = findings.find(pooled.analysis, site.name, pooled.measure, pooled.term, pooled.group)
     return row is not None and row.status is RowStatus.SUPPRESSED
-
-
-def _full_title(row: Estimate) -> str:
-    return _title(row.measure, row.term)
 
 
 def _title(measure: Measure, term: str) -> str:

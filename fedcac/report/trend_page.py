@@ -4,32 +4,32 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-from fedcac.canonical import sha256_hex
+from fedcac.report.comparison_folder import (
+    TREND_TABLE,
+    ComparisonOutput,
+    round_document,
+    write_comparison_folder,
+)
 from fedcac.report.comparison_words import (
-    COMPARISON_FORMAT,
     PATIENTS_WORDS,
     change_words,
-    check_comparison_target,
-    round_document,
     size_words,
     value_words,
 )
 from fedcac.report.figures import Figure
 from fedcac.report.figures.run_chart import Run, RunSheet, draw_runs
-from fedcac.report.page import is_gap, security_policy, style_sheet
+from fedcac.report.page import fill_template
 from fedcac.report.rounds_compared import RATIOS, ComparedRound, Patients, usable_limits
 from fedcac.report.rounds_trend import TREND_MEASURES, TrendRow
 from fedcac.report.table import Row, Table
 from fedcac.report.wording import (
     PERCENT_MEASURES,
     measure_words,
+    p_phrase,
     p_words,
     scope_words,
     term_words,
@@ -74,31 +74,17 @@ def write_trend(
     UsageError
         If `out` holds something that is not an earlier comparison (`output_not_empty`).
     """
-    check_comparison_target(out)
-    (out / "figures").mkdir(parents=True, exist_ok=True)
-    for stale in (out / "figures").glob("runs_*.svg"):
-        stale.unlink()
-    table = trend_csv(rounds, rows).encode()
     figures = tuple(draw_trends(rounds, rows))
-    for figure in figures:
-        (out / "figures" / f"{figure.name}.svg").write_text(figure.svg, encoding="utf-8")
-    (out / "rounds.csv").write_bytes(table)
-    page = _page(rounds, rows, patients, figures)
-    (out / "comparison.html").write_text(page, encoding="utf-8")
-    first = rounds[0]
-    provenance = {
-        "format": COMPARISON_FORMAT,
-        "protocol": {
-            "id": first.protocol_id,
-            "version": first.protocol_version,
-            "digest": first.protocol_digest,
-        },
-        "patients": patients,
-        "rounds": [round_document(one) for one in rounds],
-        "files": {"rounds.csv": sha256_hex(table)},
-    }
-    text = json.dumps(provenance, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    (out / "provenance.json").write_text(text + "\n", encoding="utf-8")
+    output = ComparisonOutput(
+        first=rounds[0],
+        patients=patients,
+        rounds={"rounds": [round_document(one) for one in rounds]},
+        table_name=TREND_TABLE,
+        table=trend_csv(rounds, rows),
+        page=_page(rounds, rows, patients, figures),
+        figures=figures,
+    )
+    write_comparison_folder(output, out)
 
 
 def trend_csv(rounds: Sequence[ComparedRound], rows: Sequence[TrendRow]) -> str:
@@ -158,7 +144,7 @@ def draw_trends(rounds: Sequence[ComparedRound], rows: Sequence[TrendRow]) -> It
 def _run(row: TrendRow) -> Run:
     factor = 100.0 if row.measure in PERCENT_MEASURES else 1.0
     points = tuple(_point(value, factor) for value in row.values)
-    p_value = "" if row.p_value is None else f"p {_p_words(row.p_value)}"
+    p_value = "" if row.p_value is None else f"p {p_phrase(row.p_value)}"
     return Run(scope_words(row.scope), points, p_value, row.scope in {POOLED, META})
 
 
@@ -169,11 +155,6 @@ def _point(row: Estimate | None, factor: float) -> tuple[float, float | None, fl
     if three is None:
         return factor * row.estimate, None, None
     return factor * three[0], factor * three[1], factor * three[2]
-
-
-def _p_words(p_value: float) -> str:
-    text = p_words(p_value)
-    return text if text.startswith("<") else f"= {text}"
 
 
 def _title(row: TrendRow) -> str:
@@ -248,27 +229,15 @@ def _page(
     figures: Sequence[Figure],
 ) -> str:
     first = rounds[0]
-    css = style_sheet(
-        f"{first.protocol_id}, version {first.protocol_version}; {len(rounds)} rounds"
-    )
-    environment = Environment(
-        loader=PackageLoader("fedcac.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.tests["gap"] = is_gap
     which, who, values = _tables(rounds, rows)
-    page = environment.get_template("trend.html.j2").render(
+    return fill_template(
+        "trend.html.j2",
+        f"{first.protocol_id}, version {first.protocol_version}; {len(rounds)} rounds",
         first=first,
         n_rounds=len(rounds),
-        css=css,
-        policy=security_policy(css),
         patients=PATIENTS_WORDS[patients],
         which=which,
         who=who,
         values=values,
         figures=figures,
     )
-    return page.strip() + "\n"

@@ -29,11 +29,13 @@ __all__ = [
     "STAGE_WORDS",
     "analysis_words",
     "bytes_words",
+    "capital",
     "covariate_words",
     "error_words",
     "exclusion_words",
     "measure_words",
     "number_words",
+    "p_phrase",
     "p_words",
     "plain_number",
     "reference_note",
@@ -215,7 +217,7 @@ def score_words(protocol: Protocol, name: str) -> str:
         return roles[name].rstrip(".")
     for role, words in roles.items():
         if role in ("index", "reference") and name == f"{role}_score":
-            return words[:1].upper() + words[1:]
+            return capital(words)
     for score in (protocol.comparator, protocol.second_reference):
         if score is not None and name == score.column:
             return score.description.rstrip(".")
@@ -351,10 +353,21 @@ def _form(measure: Measure, estimate: float) -> tuple[float, int]:
 
 
 def p_words(p_value: float | None) -> str:
-    """Return a p-value: three places, and 'P < 0.001' below that."""
+    """Return a p-value as a cell of a table: three places, and `<0.001` below that."""
     if p_value is None:
         return "not tested"
     return "<0.001" if p_value < 0.001 else f"{p_value:.3f}"
+
+
+def p_phrase(p_value: float | None) -> str:
+    """Return what stands after the letter p in a sentence: `= 0.012`, `<0.001`, `not tested`."""
+    text = p_words(p_value)
+    return f"= {text}" if text[0].isdecimal() else text
+
+
+def capital(text: str) -> str:
+    """Return a text with a capital at its beginning, the rest as it is."""
+    return text[:1].upper() + text[1:]
 
 
 def bytes_words(n_bytes: int) -> str:

@@ -20,6 +20,7 @@ from fedcac.vocabulary import VESSEL_UNKNOWN, Vessel
 __all__ = ["CalciumScore", "Lesion", "score_volume"]
 
 _REFERENCE_INCREMENT_MM = 3.0
+_REFERENCE_THRESHOLD_HU = 130.0
 _FACTOR_EDGES_HU = (200.0, 300.0, 400.0)
 _VESSELS = tuple(Vessel)
 
@@ -91,6 +92,8 @@ def score_volume(
     ------
     ValueError
         If the shapes differ or the map holds another value.
+    UsageError
+        As `ScoringProfile.threshold_at`.
     """
     if hu.shape != vessel_map.shape or hu.ndim != 3:
         raise ValueError(f"hu {hu.shape} and vessel_map {vessel_map.shape} must be one 3-D shape")
@@ -174,7 +177,7 @@ def _score_of(
 def _density_factor(peak_hu: NDArray[np.float64], threshold_hu: float) -> NDArray[np.int64]:
     # 130-199 -> 1, 200-299 -> 2, 300-399 -> 3, >= 400 -> 4. An adapted threshold moves the edges
     # in proportion, so that a factor keeps its meaning in density.
-    ratio = threshold_hu / 130.0
+    ratio = threshold_hu / _REFERENCE_THRESHOLD_HU
     edges = np.array(_FACTOR_EDGES_HU) * ratio
     return 1 + np.searchsorted(edges, peak_hu, side="right").astype(np.int64)
 

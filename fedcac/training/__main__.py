@@ -18,8 +18,9 @@ import torch
 
 from fedcac.console import Outcome, add_format, progress, run_command, say
 from fedcac.errors import UsageError
-from fedcac.models.hong2025 import RadiographInput
+from fedcac.models.devices import choose_device
 from fedcac.models.manifest import WEIGHTS_FILE
+from fedcac.models.radiograph_input import RadiographInput
 from fedcac.phantom.grid import GATED, NON_GATED, Grid
 from fedcac.training.checkpoint import write_atomically
 from fedcac.training.exams import ExamStack, TrainingExam, split_by_patient, stack_exams
@@ -114,18 +115,15 @@ def _check(arguments: argparse.Namespace) -> None:
             code="bad_count",
             cure="Give counts of at least 1 and weights of at least 0.",
         )
-    if arguments.device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("No CUDA device is available.", code="no_cuda", cure="Use --device cpu.")
 
 
 def _plan(
     arguments: argparse.Namespace, rng: np.random.Generator
 ) -> tuple[Plan, ExamStack | Radiographs]:
-    is_cuda = arguments.device != "cpu" and torch.cuda.is_available()
     settings = Settings(
         family=arguments.family,
         width=arguments.width,
-        device=torch.device("cuda" if is_cuda else "cpu"),
+        device=choose_device(arguments.device),
         epochs=arguments.epochs,
         entropy_weight=arguments.cross_entropy,
         background_per_calcium=arguments.background_per_calcium,

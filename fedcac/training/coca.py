@@ -25,18 +25,18 @@ from fedcac.imaging import load_volume
 from fedcac.imaging.roi_annotation import RoiAnnotation, rasterise_polygon, read_annotation
 from fedcac.imaging.roi_slices import check_regions, is_counted_down, slice_of
 from fedcac.imaging.volume import Volume
+from fedcac.models.blocks import THRESHOLD_HU
 from fedcac.protocol import ImageCriteria
 from fedcac.training.checkpoint import write_atomically
 from fedcac.training.exams import TrainingExam
-from fedcac.vocabulary import Vessel
+from fedcac.vocabulary import VESSEL_LABELS
 
-__all__ = ["CocaProblem", "GatedExams", "vessel_map_of"]
+__all__ = ["CRITERIA", "CocaProblem", "GatedExams", "vessel_map_of"]
 
-THRESHOLD_HU = 130.0
-_CRITERIA = ImageCriteria(
+CRITERIA = ImageCriteria(
     min_slices=1, max_slice_thickness_mm=10.0, allow_contrast=True, allow_sharp_kernel=True
 )
-_VESSELS = tuple(Vessel)
+"""What an exam of COCA must be: its readers have chosen the series already."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class GatedExams:
         """
         for patient in patients:
             try:
-                volume = load_volume(self._images[patient], _CRITERIA)
+                volume = load_volume(self._images[patient], CRITERIA)
                 annotation = read_annotation(_content(self._annotations[patient]))
                 vessel_map, remarks = vessel_map_of(annotation, volume)
                 self._check_matrix(volume)
@@ -175,7 +175,7 @@ def vessel_map_of(
         number = slice_of(polygon, n_slices, is_reversed=is_reversed)
         inside = rasterise_polygon(polygon.points_px, (rows, columns))
         inside &= volume.hu[number] >= THRESHOLD_HU
-        label = _VESSELS.index(polygon.vessel) + 1
+        label = VESSEL_LABELS[polygon.vessel]
         if not inside.any():
             remarks["region_without_calcium"] = None
         if np.any((vessel_map[number][inside] > 0) & (vessel_map[number][inside] != label)):

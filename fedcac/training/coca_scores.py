@@ -22,15 +22,11 @@ from xml.parsers import expat
 from fedcac.errors import CohortError, TableError, UsageError
 from fedcac.imaging import load_volume
 from fedcac.imaging.volume import Volume
-from fedcac.protocol import ImageCriteria
-from fedcac.training.coca import CocaProblem
+from fedcac.training.coca import CRITERIA, CocaProblem
 from fedcac.vocabulary import Vessel
 
 __all__ = ["CocaScore", "NonGatedExams", "read_scores"]
 
-_CRITERIA = ImageCriteria(
-    min_slices=1, max_slice_thickness_mm=10.0, allow_contrast=True, allow_sharp_kernel=True
-)
 _HEADER = ("filename", "lca", "lad", "lcx", "rca", "total")
 _TOTAL_TOLERANCE = 0.5
 _MAXIMUM_BYTES = 16 * 1024**2
@@ -102,7 +98,7 @@ class NonGatedExams:
         """Yield volumes and scores of patients that can be used; the others join `problems`."""
         for patient in patients:
             try:
-                volume = load_volume(self._images[patient], _CRITERIA)
+                volume = load_volume(self._images[patient], CRITERIA)
             except CohortError as error:
                 self.problems.append(CocaProblem(patient, error.code.partition(".")[2], True))
                 continue

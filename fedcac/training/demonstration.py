@@ -23,17 +23,17 @@ from fedcac.console import progress, say
 from fedcac.errors import PackageError
 from fedcac.models import InferenceEngine, ModelPackage, PackageManifest, build_network
 from fedcac.models.manifest import GOLDEN_FILE, MANIFEST_FILE, WEIGHTS_FILE
+from fedcac.models.second_stage import RISK_CATEGORIES
 from fedcac.phantom import (
     PhantomExam,
     PhantomPair,
     generate_hybrid_pair,
     generate_pair,
 )
-from fedcac.protocol import CategoryScheme
 from fedcac.scoring import profile_named, score_volume
 from fedcac.statistics.kappa import cohen_kappa
 from fedcac.training.card import CARD_FILE, render_card
-from fedcac.training.recipe import Recipe, SlicePool, train_network
+from fedcac.training.recipe import CALCIUM_THRESHOLD, Recipe, SlicePool, train_network
 from fedcac.vocabulary import KappaWeights
 
 __all__ = ["main", "make_pairs", "measure"]
@@ -50,10 +50,6 @@ _N_TRAINING, _N_HELD_OUT = 150, 160
 _HYBRID_SHARE = 0.3
 _FIELD_OF_VIEW_MM = 220.0
 _TRAINING_STREAM, _HELD_OUT_STREAM = 1, 2
-
-_CATEGORIES = CategoryScheme(
-    cut_offs=(1.0, 10.0, 100.0, 400.0), labels=("0", "1-10", "11-100", "101-400", ">400")
-)
 
 _CARD_TEXT = {
     "intended_use": (
@@ -112,7 +108,7 @@ def measure(
         mask = engine.predict(exam.hu, exam.spacing_mm).vessel_map
         scores.append(score_volume(exam.hu, mask, exam.spacing_mm, profile).total)
     reference = np.array([pair.reference_score for pair in pairs])
-    return _CATEGORIES.categorise(reference), _CATEGORIES.categorise(np.array(scores))
+    return RISK_CATEGORIES.categorise(reference), RISK_CATEGORIES.categorise(np.array(scores))
 
 
 def _manifest(
@@ -130,7 +126,7 @@ def _manifest(
             "scale_hu": 1000.0,
             "field_of_view_mm": _FIELD_OF_VIEW_MM,
         },
-        "calcium_threshold": 0.5,
+        "calcium_threshold": CALCIUM_THRESHOLD,
         "files": files,
         "tensors": {
             name: {"shape": list(tensor.shape), "dtype": str(tensor.dtype).removeprefix("torch.")}
@@ -162,11 +158,15 @@ def _measurements(package: ModelPackage, pairs: Sequence[PhantomPair]) -> list[d
         ("non-gated", lambda pair: pair.non_gated),
     ):
         reference, index = measure(package, pairs, exam_of)
-        matrix = np.zeros((_CATEGORIES.n_categories,) * 2, dtype=np.int64)
+        matrix = np.zeros((RISK_CATEGORIES.n_categories,) * 2, dtype=np.int64)
         np.add.at(matrix, (reference, index), 1)
         kappa = cohen_kappa(matrix, KappaWeights.LINEAR)
         if kappa is None:
-            raise PackageError("The held-out pairs do not differ in category.", code="unmeasured")
+            raise PackageError(
+                "The held-out pairs do not differ in category.",
+                code="unmeasured",
+                cure="Give another seed.",
+            )
         low, high = (kappa.estimate + sign * 1.96 * kappa.se for sign in (-1, 1))
         found.append(
             {
@@ -207,7 +207,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     network = build_network("eng2021", dict(_ARCHITECTURE))
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     unmeasured = _manifest({}, network, [])
-    train_network(network, unmeasured, pool, _RECIPE, rng, say)
+    train_network(network, unmeasured.input, pool, _RECIPE, rng, say)
     weights = save_tensors({name: t.contiguous() for name, t in network.state_dict().items()})
     golden = _golden_case(unmeasured, network, golden_exam)
     files = {WEIGHTS_FILE: sha256_hex(weights), GOLDEN_FILE: sha256_hex(golden)}

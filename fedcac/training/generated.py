@@ -8,22 +8,25 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcac.phantom.anatomy import Anatomy, paint_anatomy, sample_anatomy
+from fedcac.models.blocks import THRESHOLD_HU
+from fedcac.phantom.anatomy import (
+    EPICARDIAL_FAT_MM,
+    HEART_ANGLE,
+    HEART_FAT_MM,
+    Anatomy,
+    paint_anatomy,
+    sample_anatomy,
+)
 from fedcac.phantom.grid import Grid
-from fedcac.phantom.pairs import draw_target_score, finish_exam, other_calcium
+from fedcac.phantom.pairs import LEAST_PLAQUE_HU, draw_target_score, finish_exam, other_calcium
 from fedcac.phantom.plaques import coronary_plaques, move_points, splat_plaques
 from fedcac.scoring import profile_named, score_volume
 from fedcac.training.exams import TrainingExam
 
 __all__ = ["generate_exam", "generate_radiograph", "heart_map"]
 
-_THRESHOLD_HU = 130.0
-_LEAST_PLAQUE_HU = 30.0
 _WATER_PER_MM = 0.02
 """Attenuation of water at a chest radiograph's mean energy, per mm."""
-
-_EPICARDIAL_FAT_MM = 5.5
-"""Radius of the fat that the generator lays around every coronary path."""
 
 
 def generate_exam(rng: np.random.Generator, grid: Grid, *, is_moving: bool) -> TrainingExam:
@@ -38,8 +41,8 @@ def generate_exam(rng: np.random.Generator, grid: Grid, *, is_moving: bool) -> T
     if is_moving:
         plaques = [move_points(rng, plaque) for plaque in plaques]
     exam = finish_exam(rng, grid, paint_anatomy(grid, anatomy), plaques, others)
-    is_other = splat_plaques(grid, others) > _LEAST_PLAQUE_HU
-    is_other &= (exam.hu >= _THRESHOLD_HU) & (exam.vessel_map == 0)
+    is_other = splat_plaques(grid, others) > LEAST_PLAQUE_HU
+    is_other &= (exam.hu >= THRESHOLD_HU) & (exam.vessel_map == 0)
     return TrainingExam(
         hu=exam.hu,
         vessel_map=exam.vessel_map,
@@ -58,19 +61,17 @@ def heart_map(grid: Grid, anatomy: Anatomy) -> NDArray[np.uint8]:
     axis = grid.axis_mm()
     x, y = axis[None, :], axis[:, None]
     found = np.zeros(grid.shape, dtype=np.uint8)
-    shift, scale = anatomy.shift_mm, anatomy.scale
+    width_mm, height_mm = HEART_FAT_MM
     for index, s in enumerate(grid.slices_mm()):
-        depth = float(np.clip((s - shift[2]) / 96.0, 0.0, 1.0))
-        girth = float(np.sin(np.pi * np.clip(0.28 + 0.62 * depth, 0, 1)) ** 0.6) * scale
-        centre = np.array([8.0 + 10.0 * depth, -12.0 + 4.0 * depth]) * scale + shift[:2]
+        centre, girth = anatomy.heart_at(float(s))
         dx, dy = x - centre[0], y - centre[1]
-        u = dx * np.cos(-0.5) + dy * np.sin(-0.5)
-        v = dy * np.cos(-0.5) - dx * np.sin(-0.5)
-        found[index] = (u / (58 * girth)) ** 2 + (v / (50 * girth)) ** 2 <= 1
+        u = dx * np.cos(HEART_ANGLE) + dy * np.sin(HEART_ANGLE)
+        v = dy * np.cos(HEART_ANGLE) - dx * np.sin(HEART_ANGLE)
+        found[index] = (u / (width_mm * girth)) ** 2 + (v / (height_mm * girth)) ** 2 <= 1
         for path in anatomy.paths_mm.values():
-            near = path[np.abs(path[:, 2] - s) <= grid.increment_mm / 2 + _EPICARDIAL_FAT_MM]
+            near = path[np.abs(path[:, 2] - s) <= grid.increment_mm / 2 + EPICARDIAL_FAT_MM]
             for point in near:
-                is_fat = (x - point[0]) ** 2 + (y - point[1]) ** 2 <= _EPICARDIAL_FAT_MM**2
+                is_fat = (x - point[0]) ** 2 + (y - point[1]) ** 2 <= EPICARDIAL_FAT_MM**2
                 found[index] |= is_fat.astype(np.uint8)
     return found
 

@@ -1,4 +1,4 @@
-"""Held-out figures: Dice of the mask and agreement of risk categories, by exam's true map."""
+"""Held-out figures: Dice of the mask and agreement of risk categories, against true maps."""
 
 from __future__ import annotations
 

@@ -16,9 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from fedcac.models.miller2023 import MillerLogits
-
-__all__ = ["NOT_ANNOTATED", "MillerRecipe", "epoch_slices", "focal_loss", "miller_loss"]
+__all__ = ["NOT_ANNOTATED", "MillerRecipe", "epoch_slices", "focal_loss"]
 
 NOT_ANNOTATED = 255
 """Value of voxels without a reference: they count in no loss."""
@@ -97,37 +95,6 @@ def focal_loss(logits: torch.Tensor, target: torch.Tensor, gamma: float) -> torc
     # 1 - p by expm1: near p = 1 the difference itself would be rounding error.
     per_voxel = -((-torch.expm1(log_p)) ** gamma) * log_p if gamma else -log_p
     return (per_voxel * is_annotated).sum() / is_annotated.sum().clamp(min=1)
-
-
-def miller_loss(
-    logits: MillerLogits,
-    heart_map: torch.Tensor,
-    calcium_map: torch.Tensor,
-    recipe: MillerRecipe,
-) -> torch.Tensor:
-    """Return the sum of the heart's and the calcium's loss over the slices of interest.
-
-    The networks share no parameter, so one step down this sum is one step of each on its own.
-
-    Parameters
-    ----------
-    logits
-        The network's output for B windows.
-    heart_map
-        Shape (B, H, W): 0 background, 1 heart. A slice of an exam without a reading of the heart
-        is filled with `NOT_ANNOTATED`: the paper trains the heart on a subset of the exams.
-    calcium_map
-        Shape (B, H, W): 0 background, 1 coronary, 2 non-coronary calcium, or `NOT_ANNOTATED`.
-    recipe
-        Gives the two focusing parameters.
-
-    Raises
-    ------
-    ValueError
-        If shapes do not fit.
-    """
-    heart = focal_loss(logits.heart, heart_map, recipe.heart_gamma)
-    return heart + focal_loss(logits.calcium, calcium_map, recipe.calcium_gamma)
 
 
 def epoch_slices(

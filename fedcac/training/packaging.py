@@ -18,7 +18,8 @@ from fedcac.training.checkpoint import write_atomically
 from fedcac.training.exams import ExamStack, TrainingExam
 from fedcac.training.hong2025 import threshold_labels
 from fedcac.training.judging import judge_masks, judge_probabilities
-from fedcac.training.plans import CALCIUM_THRESHOLD, Plan, Radiographs
+from fedcac.training.plans import Plan, Radiographs
+from fedcac.training.recipe import CALCIUM_THRESHOLD
 
 __all__ = ["write_package"]
 

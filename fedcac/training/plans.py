@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fedcac.errors import UsageError
-from fedcac.models import ModelPackage, PackageManifest, build_network, family_of
+from fedcac.models import ModelPackage, build_network, family_of
 from fedcac.models.family import scaled
 from fedcac.models.manifest import InputSpec
 from fedcac.models.miller2023 import HEART_THRESHOLD, MillerNetwork
@@ -30,11 +30,16 @@ from fedcac.training.judging import heart_dice, judge_masks, judge_probabilities
 from fedcac.training.loop import Course
 from fedcac.training.miller2023 import MillerRecipe
 from fedcac.training.miller2023_course import MillerCourse
-from fedcac.training.recipe import EngCourse, Recipe, SlicePool, load_pretrained_encoder
+from fedcac.training.recipe import (
+    CALCIUM_THRESHOLD,
+    EngCourse,
+    Recipe,
+    SlicePool,
+    load_pretrained_encoder,
+)
 
 __all__ = ["Plan", "Radiographs", "Settings", "Width", "plan_radiographs", "plan_volumes"]
 
-CALCIUM_THRESHOLD = 0.5
 _BACKGROUND_PER_CALCIUM = 50.0
 
 
@@ -163,14 +168,13 @@ def _plan_eng(
     recipe = replace(recipe, epochs=settings.epochs or recipe.epochs)
     if settings.entropy_weight is not None:
         recipe = replace(recipe, entropy_weight=settings.entropy_weight)
-    reads = cast("PackageManifest", _Reads(spec, CALCIUM_THRESHOLD))
     family = family_of("eng2021", architecture)
 
     def mask_of(exam: TrainingExam) -> NDArray[np.uint8]:
         return segment(network, family, spec, CALCIUM_THRESHOLD, exam)
 
     return Plan(
-        course=EngCourse(network, reads, pool, recipe, rng, pretrained),
+        course=EngCourse(network, spec, pool, recipe, rng, pretrained),
         network=network,
         recipe=vars(recipe),
         judge=lambda _: judge_masks(held_out.exams, mask_of).columns(),
@@ -271,14 +275,6 @@ def plan_radiographs(settings: Settings, training: Radiographs, held_out: Radiog
         input=spec,
         golden_inputs={"image": torch.from_numpy(training.images[:2].copy())},
     )
-
-
-@dataclass(frozen=True)
-class _Reads:
-    """The part of a manifest that Eng's recipe reads."""
-
-    input: InputSpec
-    calcium_threshold: float
 
 
 def _architecture(settings: Settings) -> dict[str, Any]:

@@ -23,7 +23,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from fedcac.errors import PackageError
-from fedcac.models import PackageManifest
+from fedcac.models.blocks import THRESHOLD_HU
+from fedcac.models.family import scaled
+from fedcac.models.manifest import InputSpec
 from fedcac.training.loop import (
     Batch,
     EpochReport,
@@ -33,6 +35,7 @@ from fedcac.training.loop import (
 )
 
 __all__ = [
+    "CALCIUM_THRESHOLD",
     "EngCourse",
     "Recipe",
     "SlicePool",
@@ -40,6 +43,9 @@ __all__ = [
     "segmentation_loss",
     "train_network",
 ]
+
+CALCIUM_THRESHOLD = 0.5
+"""A voxel counts as found above this probability."""
 
 _ENCODER = ("stem.", "stages.")
 _FIRST_CONVOLUTION = "stem.0.weight"
@@ -157,8 +163,8 @@ class EngCourse:
     ----------
     network
         On the device to train on.
-    manifest
-        Its `input` says how HU are scaled, its `calcium_threshold` what counts as found.
+    spec
+        How HU are scaled.
     pool
         Every training slice, with and without calcium.
     recipe
@@ -179,7 +185,7 @@ class EngCourse:
     def __init__(
         self,
         network: nn.Module,
-        manifest: PackageManifest,
+        spec: InputSpec,
         pool: SlicePool,
         recipe: Recipe,
         rng: np.random.Generator,
@@ -189,7 +195,7 @@ class EngCourse:
         if is_positive.all() or not is_positive.any():
             raise ValueError("a pool needs slices with coronary calcium and slices without")
         self.network, self.n_epochs = network, recipe.epochs
-        self._manifest, self._pool, self._recipe = manifest, pool, recipe
+        self._spec, self._pool, self._recipe = spec, pool, recipe
         self._pretrained = pretrained
         self._positive, self._empty = np.flatnonzero(is_positive), np.flatnonzero(~is_positive)
         n_first = 0
@@ -225,13 +231,13 @@ class EngCourse:
     def loss(self, epoch: int, batch: Batch) -> torch.Tensor:
         """Return `segmentation_loss` of (HU, vessel map)."""
         hu, vessel_map = batch
-        logits = self.network(_scaled(self._manifest, hu))
+        logits = self.network(scaled(hu, self._spec)[:, None])
         return segmentation_loss(logits, vessel_map, self._recipe.entropy_weight)
 
     def end_epoch(self, epoch: int) -> EpochReport:
         """Let slices without calcium that are misclassified join the training set."""
         found = _misclassified(
-            self.network, self._manifest, self._pool, self._empty, self._recipe.batch
+            self.network, self._spec, self._pool, self._empty, self._recipe.batch
         )
         self._negative = np.union1d(self._negative, found)
         return EpochReport(
@@ -250,7 +256,7 @@ class EngCourse:
 
 def train_network(
     network: nn.Module,
-    manifest: PackageManifest,
+    spec: InputSpec,
     pool: SlicePool,
     recipe: Recipe,
     rng: np.random.Generator,
@@ -263,7 +269,7 @@ def train_network(
     ValueError
         If the pool does not hold both slices with coronary calcium and slices without.
     """
-    train(EngCourse(network, manifest, pool, recipe, rng), rng, tell=tell)
+    train(EngCourse(network, spec, pool, recipe, rng), rng, tell=tell)
 
 
 def load_pretrained_encoder(network: nn.Module, path: Path) -> frozenset[str]:
@@ -302,11 +308,6 @@ def load_pretrained_encoder(network: nn.Module, path: Path) -> frozenset[str]:
     return frozenset(name for name, _ in network.named_parameters() if name in own)
 
 
-def _scaled(manifest: PackageManifest, hu: torch.Tensor) -> torch.Tensor:
-    spec = manifest.input
-    return ((hu.clamp(*spec.clip_hu) - spec.centre_hu) / spec.scale_hu)[:, None]
-
-
 def _draw_batch(
     rng: np.random.Generator,
     pool: SlicePool,
@@ -332,7 +333,7 @@ def _draw_batch(
 
 def _misclassified(
     network: nn.Module,
-    manifest: PackageManifest,
+    spec: InputSpec,
     pool: SlicePool,
     indices: NDArray[np.int64],
     batch: int,
@@ -344,7 +345,7 @@ def _misclassified(
         for start in range(0, indices.size, 2 * batch):
             chosen = indices[start : start + 2 * batch]
             hu = torch.from_numpy(pool.hu[chosen].astype(np.float32)).to(device)
-            calcium = torch.sigmoid(network(_scaled(manifest, hu))[:, 0])
-            is_wrong = ((calcium > manifest.calcium_threshold) & (hu >= 130)).flatten(1).any(1)
+            calcium = torch.sigmoid(network(scaled(hu, spec)[:, None])[:, 0])
+            is_wrong = ((calcium > CALCIUM_THRESHOLD) & (hu >= THRESHOLD_HU)).flatten(1).any(1)
             found.append(chosen[is_wrong.cpu().numpy()])
     return np.concatenate(found)

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from fedcac.errors import UsageError
 from fedcac.models.second_stage import RISK_CATEGORIES, SecondStage
 from fedcac.models.second_stage_features import FEATURE_NAMES
-from fedcac.statistics.kappa import Kappa, cohen_kappa
-from fedcac.vocabulary import KappaWeights
+from fedcac.statistics.kappa import Kappa
+from fedcac.training.judging import category_kappa
 
 __all__ = [
     "Agreement",
@@ -132,10 +132,10 @@ def agreement_of(
     scores: NDArray[np.float64] | None,
 ) -> Agreement:
     """Return the agreement of verdicts, shapes (n,), with reference scores, shape (n,)."""
-    matrix = np.zeros((RISK_CATEGORIES.n_categories,) * 2, dtype=np.int64)
-    np.add.at(matrix, (RISK_CATEGORIES.categorise(reference_scores), categories), 1)
+    reference = RISK_CATEGORIES.categorise(reference_scores)
+    kappa = category_kappa(reference, categories, RISK_CATEGORIES.n_categories)
     error = None if scores is None else float(np.median(np.abs(scores - reference_scores)))
-    return Agreement(len(reference_scores), cohen_kappa(matrix, KappaWeights.LINEAR), error)
+    return Agreement(len(reference_scores), kappa, error)
 
 
 def fit_second_stage(

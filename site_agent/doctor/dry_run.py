@@ -57,6 +57,8 @@ class DryRun:
         Answers to the toy question that passed the site's gate, and that did not.
     refusals
         The codes of the latter.
+    policy
+        The profile of the site's policy.
     """
 
     score: float

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import fedcac
 from site_agent.doctor.findings import Check, Finding, Situation, failed, ok, skipped, warning
+from site_agent.faults import MINIMUM_FREE_MB
 
-__all__ = ["MACHINE_CHECKS"]
+__all__ = ["MACHINE_CHECKS", "needed_packages", "versions_tested"]
 
 _OLDEST_PYTHON = (3, 11)
 _MB = 2**20
-_LEAST_FREE_MB, _ROOM_FOR_WORK_MB = 256, 2048
+_ROOM_FOR_WORK_MB = 2048
 _LEAST_MEMORY_MB, _MEMORY_MB = 4_000, 8_000
 _ARTEFACT_MB = 3
 _LEAST_GPU_MB = 4_000
@@ -146,8 +147,8 @@ def _disk(situation: Situation) -> Finding:
     worst = min(free_mb.values())
     found = ", ".join(f"{name} {mb} MB free" for name, mb in free_mb.items())
     found += f"; {needed_mb} MB wanted (largest package here: {package_mb} MB)"
-    if worst < _LEAST_FREE_MB:
-        return failed(found, "Make room: below 256 MB the agent pauses.")
+    if worst < MINIMUM_FREE_MB:
+        return failed(found, f"Make room: below {MINIMUM_FREE_MB} MB the agent pauses.")
     if worst < needed_mb:
         return warning(found, f"Make room for {needed_mb} MB before a large round.")
     return ok(found)

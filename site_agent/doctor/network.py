@@ -95,15 +95,11 @@ def network_checks() -> tuple[Check, ...]:
 Looked = Callable[[Situation], list[LineFinding]]
 
 
-def _is_about_clock(finding: LineFinding) -> bool:
-    return "clock" in finding.text
-
-
 def _line_check(looked: Looked) -> Callable[[Situation], Finding]:
     def line(situation: Situation) -> Finding:
         if _settings(situation) is None:
             return skipped(*_HAND_CARRIED)
-        about = [one for one in looked(situation) if not _is_about_clock(one)]
+        about = [one for one in looked(situation) if not one.is_about_clock]
         bad = [one.text for one in about if not one.is_good]
         if bad:
             return failed(
@@ -119,7 +115,7 @@ def _clock_check(looked: Looked) -> Callable[[Situation], Finding]:
     def clock(situation: Situation) -> Finding:
         if _settings(situation) is None:
             return skipped(*_HAND_CARRIED)
-        about = [one for one in looked(situation) if _is_about_clock(one)]
+        about = [one for one in looked(situation) if one.is_about_clock]
         if not about:
             return skipped("the coordinator was not reached, or gave no time; see `line`")
         if not about[0].is_good:

@@ -1,4 +1,4 @@
-"""Checks of what decides and remembers: policy, ledger, database."""
+"""Checks of what decides and remembers: policy, ledger, database; and whether an agent runs."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _database(situation: Situation) -> Finding:
 def _lock(situation: Situation) -> Finding:
     from site_agent.service.lock import running_agent
 
-    path = situation.folder.root / "agent.lock"
+    path = situation.folder.lock_path
     if not path.exists():
         return skipped("no agent has run here yet", "`fedcac-site run` starts it.")
     if running_agent(path):

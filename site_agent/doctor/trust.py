@@ -37,8 +37,7 @@ def _settings(situation: Situation) -> Finding:
 def _identity(situation: Situation) -> Finding:
     folder = situation.folder
     key = SigningKey.load(folder.key_path)
-    secret = folder.root / "keys" / "pseudonym.secret"
-    private = [path for path in (folder.key_path, secret) if path.exists()]
+    private = [path for path in (folder.key_path, folder.secret_path) if path.exists()]
     open_ones = [path.name for path in private if path.stat().st_mode & 0o077]
     if open_ones:
         return failed(
@@ -50,7 +49,7 @@ def _identity(situation: Situation) -> Finding:
     if not public.exists() or PublicKey.from_text(public.read_text("ascii")) != key.public:
         return warning(
             f"site.pub is not the half of site.key; this site is {key.public.fingerprint}",
-            "Send the lead the key that `fedcac-site` shows, and compare the fingerprint.",
+            "Send the lead what `fedcac-site keys request` writes, and compare the fingerprint.",
         )
     return ok(f"keys are private; this site is {key.public.fingerprint}")
 
@@ -79,10 +78,7 @@ def _enrolment(situation: Situation) -> Finding:
                 "Compare the fingerprint with the lead over another channel, and enrol again.",
             )
     if not n_offers:
-        return skipped(
-            "no offer to this site has arrived yet",
-            _ENROL,
-        )
+        return skipped("no offer to this site has arrived yet", _ENROL)
     n_peers = len(known_peers(folder))
     found = f"{n_offers} offers by the pinned lead name this site; {n_peers} other sites known"
     if n_peers < _FEW_PEERS:

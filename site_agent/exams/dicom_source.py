@@ -165,7 +165,7 @@ class DicomSource(ExamSource):
             if records[pair.exam_key].is_scored
         ]
         cohort = _assemble(pairing, records, scored, table, failures)
-        self._check_losses(cohort)
+        self._check_losses(cohort, _n_listed(pairing))
         return cohort
 
     def _reference_queue(self, protocol: Protocol, reference: ModelPackage) -> ScoringQueue:
@@ -207,26 +207,27 @@ class DicomSource(ExamSource):
         )
         return replace(pipeline, review=writer.review)
 
-    def _check_losses(self, cohort: FrozenCohort) -> None:
-        listed = cohort.flow.stages[FlowStage.LISTED]
-        analysed = cohort.flow.stages[FlowStage.ANALYSED]
-        if analysed == 0:
+    def _check_losses(self, cohort: FrozenCohort, n_listed: int) -> None:
+        n_analysed = cohort.exams.n
+        if n_analysed == 0:
             raise CohortError(
-                f"None of {listed} patients can be analysed ({_losses(cohort)}).",
+                f"None of {n_listed} patients can be analysed ({_losses(cohort)}).",
                 code="empty",
                 cure="`fedcac-site cohort check PROTOCOL` says what is wrong with which exam.",
             )
-        if not isinstance(listed, int) or not isinstance(analysed, int):
-            raise CohortError("The flow has no counts.", code="no_flow")
-        share = 1 - analysed / listed
+        share = 1 - n_analysed / n_listed
         if share > self._maximum_excluded_share:
             raise CohortError(
-                f"{listed - analysed} of {listed} patients are excluded ({share:.0%}; this site "
-                f"allows {self._maximum_excluded_share:.0%}): {_losses(cohort)}.",
+                f"{n_listed - n_analysed} of {n_listed} patients are excluded ({share:.0%}; this "
+                f"site allows {self._maximum_excluded_share:.0%}): {_losses(cohort)}.",
                 code="too_many_excluded",
                 cure="Mend the exams (`fedcac-site cohort check PROTOCOL`), or raise "
                 "maximum_excluded_share in site.yaml to confirm the loss.",
             )
+
+
+def _n_listed(pairing: PairingOutcome) -> int:
+    return len(pairing.pairs) + sum(pairing.exclusions.values())
 
 
 def _losses(cohort: FrozenCohort) -> str:
@@ -253,7 +254,7 @@ def _assemble(
     n_paired = len(pairing.pairs)
     n_unpaired = sum(pairing.exclusions[reason] for reason in _UNPAIRED)
     counts = {
-        FlowStage.LISTED: n_paired + sum(pairing.exclusions.values()),
+        FlowStage.LISTED: _n_listed(pairing),
         FlowStage.ELIGIBLE: n_paired + n_unpaired,
         FlowStage.PAIRED: n_paired,
         FlowStage.SCORED: len(scored),

@@ -54,7 +54,7 @@ class ColumnEntry:
     description
         What it holds, in the protocol's words where it has any.
     type
-        `text`, `path`, `number`, `integer 0 or 1`, `yes or no`, or `level`.
+        `text`, `path`, `date`, `number`, `integer 0 or 1`, `yes or no`, or `level`.
     unit
         The unit, empty where there is none.
     allowed
@@ -138,10 +138,9 @@ def write_dictionary(folder: Path, entries: Sequence[ColumnEntry]) -> tuple[Path
         `file_exists` if one of them is there already: a template may hold patients by now.
         `cannot_write` if the folder cannot be written to.
     """
-    written = []
+    paths = folder / TEMPLATE_FILE, folder / DICTIONARY_FILE
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        paths = folder / TEMPLATE_FILE, folder / DICTIONARY_FILE
         for path in paths:
             if path.exists():
                 raise UsageError(
@@ -153,12 +152,11 @@ def write_dictionary(folder: Path, entries: Sequence[ColumnEntry]) -> tuple[Path
             # The mark tells a spreadsheet that the file is UTF-8; tables are read with or without.
             with path.open("x", encoding="utf-8-sig", newline="") as stream:
                 stream.write(text)
-            written.append(path)
     except OSError as error:
         raise UsageError(
             f"{folder} cannot be written to.", code="cannot_write", cure="Give another folder."
         ) from error
-    return written[0], written[1]
+    return paths
 
 
 class _Asked:

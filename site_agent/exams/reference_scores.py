@@ -35,7 +35,7 @@ from fedcac.imaging.roi_annotation import RoiAnnotation, rasterise_polygon, read
 from fedcac.imaging.roi_slices import check_regions, is_counted_down, slice_of
 from fedcac.protocol import ImageCriteria, Protocol
 from fedcac.scoring import profile_named, score_volume
-from fedcac.vocabulary import Modality, ReferenceKind, Vessel
+from fedcac.vocabulary import VESSEL_LABELS, Modality, ReferenceKind, Vessel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -325,5 +325,5 @@ def _drawn(annotation: RoiAnnotation, volume: Volume, *, is_reversed: bool) -> N
     for polygon in annotation.polygons:
         number = slice_of(polygon, n_slices, is_reversed=is_reversed)
         inside = rasterise_polygon(polygon.points_px, (rows, columns))
-        vessel_map[number][inside] = tuple(Vessel).index(polygon.vessel) + 1
+        vessel_map[number][inside] = VESSEL_LABELS[polygon.vessel]
     return vessel_map

@@ -72,5 +72,4 @@ class WithScoredTable(ExamSource):
         """Return the cohort of the source that the round is for."""
         if package is None:
             return self._table.collect(protocol, None)
-        more = () if reference is None else (reference,)
-        return self._exams.collect(protocol, package, *more)
+        return self._exams.collect(protocol, package, reference)

@@ -109,7 +109,11 @@ class SiteCarrier:
 
     def _check_fresh(self, order: Order) -> None:
         if order.site != self._site:
-            raise RoundError("The order is for another site.", code="wrong_address")
+            raise RoundError(
+                "The order is for another site.",
+                code="wrong_address",
+                cure="Correct `site` in courier.toml; the lead says which name is this courier's.",
+            )
         try:
             last = int(self._serial_path.read_text(encoding="ascii"))
         except FileNotFoundError:

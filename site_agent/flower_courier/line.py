@@ -33,6 +33,7 @@ class Finding:
 
     is_good: bool
     text: str
+    is_about_clock: bool = False
 
 
 def line_environment(settings: CourierSettings, environment: Mapping[str, str]) -> dict[str, str]:
@@ -146,12 +147,11 @@ def _healthy(secured: ssl.SSLSocket, host: str, now: datetime | None) -> list[Fi
     if date is not None:
         fast = ((now or datetime.now(UTC)) - parsedate_to_datetime(date)).total_seconds()
         if -_MOST_SLOW_S < fast < _MOST_FAST_S:
-            found.append(Finding(True, "The two clocks agree."))
+            found.append(Finding(True, "The two clocks agree.", is_about_clock=True))
         else:
             word = "fast" if fast > 0 else "slow"
-            found.append(
-                Finding(False, f"This clock is {abs(fast):.0f} s {word}; run NTP, or be refused.")
-            )
+            text = f"This clock is {abs(fast):.0f} s {word}; run NTP, or be refused."
+            found.append(Finding(False, text, is_about_clock=True))
     return found
 
 

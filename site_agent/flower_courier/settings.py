@@ -136,7 +136,8 @@ class CourierFolder:
                 code="no_courier_folder",
                 cure="Make one with `courier init`, or give --courier-home.",
             ) from error
-        except tomllib.TOMLDecodeError as error:
+        # Neither UTF-8, nor a number that Python reads, nor nested as settings are.
+        except (ValueError, RecursionError) as error:
             raise UsageError(
                 f"{self.settings_path} has problems: {error}", code="bad_settings"
             ) from error

@@ -45,14 +45,19 @@ class Membership:
         return self._folder.root / "keys" / "next.key"
 
     def join(self, kit: Kit, settings: SiteSettings, courier: CourierSettings | None) -> None:
-        """Make the site's folder of a kit whose lead was confirmed, and the courier's beside it.
+        """Make the site's folder of a kit whose lead was confirmed.
 
-        `courier` has no authority yet: it gets the kit's. May be repeated after a crash.
+        May be repeated after a crash, as long as `join_courier` has not followed.
+
+        Parameters
+        ----------
+        courier
+            Whether, and with what, a courier's folder follows; None where parcels go by hand.
 
         Raises
         ------
         UsageError
-            `site_exists` or `courier_exists` if there is another one already.
+            `site_exists` if there is another one already.
         """
         root = self._folder.root
         if not self._folder.settings_path.exists():
@@ -93,7 +98,13 @@ class Membership:
         return Path(path.read_text(encoding="utf-8").strip()) if path.exists() else None
 
     def request(self, courier_home: Path | None) -> tuple[EnrolmentRequest, bytes]:
-        """Return a request for the keys in force, and its file."""
+        """Return a request for the keys in force, and its file.
+
+        Raises
+        ------
+        UsageError
+            `no_courier_folder` if the courier's key cannot be read.
+        """
         node = None if courier_home is None else self._node_key(courier_home / "node.key")
         keys = RequestKeys(SigningKey.load(self._folder.key_path), node)
         return self._sealed(keys)
@@ -104,6 +115,11 @@ class Membership:
         """Make the next keys, unless they are made already, and return a request for them.
 
         The keys in force stay in force until `activate`. With `is_lost` they do not sign it.
+
+        Raises
+        ------
+        UsageError
+            `no_courier_folder` if the courier's next key cannot be read or made.
         """
         if not self._next_key.exists():
             SigningKey.generate().save(self._next_key)

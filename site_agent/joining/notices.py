@@ -12,7 +12,7 @@ from fedcac.joining import Notice, is_notice_name
 from fedcac.signing import PublicKey
 from site_agent.settings import SiteFolder
 
-__all__ = ["distrusted_keys", "new_key_of", "notices_of"]
+__all__ = ["distrusted_keys", "newest_notice", "notices_of"]
 
 
 def notices_of(folder: SiteFolder) -> tuple[Notice, ...]:
@@ -54,7 +54,7 @@ def distrusted_keys(folder: SiteFolder) -> frozenset[str]:
     return frozenset(notice.former_key for notice in notices_of(folder))
 
 
-def new_key_of(folder: SiteFolder, site: str) -> Notice | None:
+def newest_notice(folder: SiteFolder, site: str) -> Notice | None:
     """Return the newest notice about a site, None if there is none."""
     about = [notice for notice in notices_of(folder) if notice.site == site]
     return about[-1] if about else None

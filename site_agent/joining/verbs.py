@@ -19,7 +19,7 @@ from site_agent.joining.kit_files import install_courier_files, install_kit, ins
 from site_agent.joining.membership import Membership
 from site_agent.settings import SiteFolder, SiteSettings
 
-__all__ = ["add_joining_options", "add_joining_verbs", "join_by_kit"]
+__all__ = ["add_joining_options", "add_joining_verbs", "join_by_kit", "settings_asked_for"]
 
 
 def add_joining_options(init: argparse.ArgumentParser) -> None:
@@ -77,6 +77,18 @@ def _add_courier_home(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--courier-home", type=Path, help="default: where `init` made it")
 
 
+def settings_asked_for(arguments: argparse.Namespace, lead: PublicKey) -> SiteSettings:
+    """Return the settings of the site that `init` is to make."""
+    return SiteSettings(
+        name=arguments.name,
+        lead_key=lead.to_text(),
+        manifest=arguments.manifest,
+        clinical_table=arguments.clinical_table,
+        policy=arguments.policy,
+        approval=arguments.approval,
+    )
+
+
 def join_by_kit(arguments: argparse.Namespace) -> Outcome:
     """Verify a kit, have the lead's fingerprint compared, make the folders and the request.
 
@@ -95,14 +107,7 @@ def join_by_kit(arguments: argparse.Namespace) -> Outcome:
     compared(
         kit.lead.fingerprint, arguments.fingerprint, "the lead", may_ask=arguments.format == "text"
     )
-    settings = SiteSettings(
-        name=arguments.name,
-        lead_key=kit.lead.to_text(),
-        manifest=arguments.manifest,
-        clinical_table=arguments.clinical_table,
-        policy=arguments.policy,
-        approval=arguments.approval,
-    )
+    settings = settings_asked_for(arguments, kit.lead)
     courier = _courier_settings(arguments, kit)
     membership = Membership(SiteFolder(arguments.home))
     membership.join(kit, settings, courier)
@@ -130,11 +135,15 @@ def _courier_settings(arguments: argparse.Namespace, kit: Kit) -> CourierSetting
         site=arguments.name,
         spool=arguments.courier_spool or os.path.relpath(spool, arguments.courier_home.resolve()),
         superlink=kit.manifest.superlink,
-        coordinator_key=kit.startup["courier.key.pub"].decode("ascii").strip(),
+        coordinator_key=_coordinator_key(kit),
         port=arguments.port,
         proxy=arguments.proxy,
         extra_ca=None if arguments.extra_ca is None else str(arguments.extra_ca.resolve()),
     )
+
+
+def _coordinator_key(kit: Kit) -> str:
+    return kit.startup["courier.key.pub"].decode("ascii").strip()
 
 
 def _told(request: EnrolmentRequest, out: Path) -> str:
@@ -210,10 +219,7 @@ def _differences(kit: Kit, settings: CourierSettings) -> list[str]:
     """Say what the site has to change itself in `courier.toml`, which no kit writes."""
     named = {
         "superlink": (kit.manifest.superlink, settings.superlink),
-        "coordinator_key": (
-            kit.startup["courier.key.pub"].decode("ascii").strip(),
-            settings.coordinator_key,
-        ),
+        "coordinator_key": (_coordinator_key(kit), settings.coordinator_key),
     }
     return [
         f'courier.toml is to say {name} = "{new}"; it says "{present}".'

@@ -178,7 +178,7 @@ class DicomWebClient(PacsClient):
             return [], False
         try:
             page = json.loads(body)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             is_json = "json" in response.headers.get("Content-Type", "")
             fault = PacsFault.TRUNCATED if is_json else PacsFault.NOT_DICOMWEB
             raise PacsError(fault) from error

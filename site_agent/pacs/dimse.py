@@ -330,10 +330,11 @@ def _values(answer: Dataset, keywords: Sequence[str]) -> dict[str, str]:
 def _text(answer: Dataset, keyword: str) -> str:
     try:
         value = answer.get(keyword)
-    except (ValueError, TypeError, NotImplementedError):
+        if value is None:
+            return ""
+        if isinstance(value, MultiValue | list):
+            return "\\".join(str(part).strip() for part in value)
+        return str(value).strip()
+    except Exception:
+        # What pydicom raises at a value of another type than its element has no common class.
         return ""
-    if value is None:
-        return ""
-    if isinstance(value, MultiValue | list):
-        return "\\".join(str(part).strip() for part in value)
-    return str(value).strip()

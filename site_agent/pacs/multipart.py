@@ -53,12 +53,11 @@ def read_parts(
     buffer = _Buffer(read, bytearray(b"\r\n"))
     buffer.take_until(delimiter, largest)
     while True:
-        buffer.ensure(2)
         if buffer.starts_with(b"--"):
             return
         buffer.take_until(b"\r\n", _LONGEST_HEADER_BYTES)
         # A part without header lines has only the empty line.
-        if buffer.ensure(2) and buffer.starts_with(b"\r\n"):
+        if buffer.starts_with(b"\r\n"):
             buffer.take_until(b"\r\n", _LONGEST_HEADER_BYTES)
         else:
             buffer.take_until(b"\r\n\r\n", _LONGEST_HEADER_BYTES)
@@ -73,12 +72,9 @@ class _Buffer:
         self._content = content
 
     def starts_with(self, prefix: bytes) -> bool:
-        return self._content.startswith(prefix)
-
-    def ensure(self, n_bytes: int) -> bool:
-        while len(self._content) < n_bytes:
+        while len(self._content) < len(prefix):
             self._fill()
-        return True
+        return self._content.startswith(prefix)
 
     def take_until(self, mark: bytes, largest: int) -> bytes:
         """Return what stands before the mark, and drop both."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,9 @@ __all__ = [
     "StudyRecord",
     "matches_any",
 ]
+
+# IS (PS3.5 6.2): at most 12 characters.
+_COUNT = re.compile(r"[0-9]{1,12}")
 
 Values = Mapping[str, str]
 """One answer of a PACS: values by keyword, several joined by backslash; empty where absent."""
@@ -158,7 +162,7 @@ class SeriesRecord:
             series_uid=values["SeriesInstanceUID"],
             modality=values["Modality"],
             description=values["SeriesDescription"],
-            n_instances=int(count) if count.isdecimal() else None,
+            n_instances=int(count) if _COUNT.fullmatch(count) else None,
             image_type=tuple(filter(None, values["ImageType"].split("\\"))),
             kernel=values["ConvolutionKernel"].split("\\")[0],
             slice_thickness_mm=_positive(values["SliceThickness"]),

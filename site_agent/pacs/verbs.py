@@ -9,12 +9,16 @@ import argparse
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedcac.console import Outcome, add_format
 from fedcac.errors import UsageError
 from site_agent.pacs.settings import PacsSettings
 from site_agent.settings import SiteFolder
+
+if TYPE_CHECKING:
+    from site_agent.pacs.pull import Plan
+    from site_agent.pacs.worklist import Wish
 
 __all__ = ["add_pacs_verbs"]
 
@@ -77,7 +81,7 @@ def _test(arguments: argparse.Namespace) -> Outcome:
     return Outcome(text, {"protocol": protocol})
 
 
-def _wishes(arguments: argparse.Namespace, modality: str) -> Any:
+def _wishes(arguments: argparse.Namespace, modality: str) -> tuple[Wish, ...]:
     from site_agent.pacs.query import StudyQuery
     from site_agent.pacs.worklist import Wish, read_worklist
 
@@ -115,18 +119,26 @@ def _find(arguments: argparse.Namespace) -> Outcome:
             f"{verdict.series.n_instances or '?'} instances: {verdict.finding}"
             for verdict in study.verdicts
         ]
-    lines += [f"Nothing{_at_line(line)}: {fault}" for line, fault in plan.misses]
+    lines += _miss_lines(plan)
     lines.append(f"{len(plan.wanted)} series would be pulled.")
     content = {
         "studies": len(plan.studies),
         "series": len(plan.wanted),
-        "misses": [{"line": line, "code": f"cohort.{fault}"} for line, fault in plan.misses],
+        "misses": _miss_content(plan),
     }
     return Outcome("\n".join(lines), content, 6 if plan.misses else 0)
 
 
 def _at_line(line: int | None) -> str:
     return "" if line is None else f" (line {line})"
+
+
+def _miss_lines(plan: Plan) -> list[str]:
+    return [f"Nothing{_at_line(line)}: cohort.{fault}" for line, fault in plan.misses]
+
+
+def _miss_content(plan: Plan) -> list[dict[str, Any]]:
+    return [{"line": line, "code": f"cohort.{fault}"} for line, fault in plan.misses]
 
 
 def _pull(arguments: argparse.Namespace) -> Outcome:
@@ -156,7 +168,7 @@ def _pull(arguments: argparse.Namespace) -> Outcome:
         f"{report.n_pulled} series pulled ({report.n_instances} instances), "
         f"{report.n_present} were here already, {report.n_forgotten} were removed before "
         "(--again pulls those).",
-        *(f"Nothing{_at_line(line)}: cohort.{fault}" for line, fault in plan.misses),
+        *_miss_lines(plan),
         *(f"{number} series not complete: cohort.{f}" for f, number in report.failures.items()),
     ]
     if folder.resolve(folder.settings().manifest).absolute() != manifest.absolute():
@@ -167,7 +179,7 @@ def _pull(arguments: argparse.Namespace) -> Outcome:
         "removed_before": report.n_forgotten,
         "instances": report.n_instances,
         "failures": {f"cohort.{fault}": number for fault, number in report.failures.items()},
-        "misses": [{"line": line, "code": f"cohort.{fault}"} for line, fault in plan.misses],
+        "misses": _miss_content(plan),
     }
     return Outcome("\n".join(lines), content, 6 if report.failures or plan.misses else 0)
 

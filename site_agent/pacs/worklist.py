@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from fedcac.errors import TableError
 from fedcac.imaging import Role
+from fedcac.imaging.exam_lists import line_error, read_exam_list
 from fedcac.imaging.header import parse_study_date
 from site_agent.pacs.query import StudyQuery
 
@@ -49,41 +49,20 @@ def read_worklist(csv_path: Path, modality: str) -> tuple[Wish, ...]:
         `repeated_column`, `malformed_line`, `missing_key`, `bad_key`, `bad_study_date`,
         `unknown_role` or `empty_worklist`. The cure names the line.
     """
-    rows = _read_rows(csv_path)
-    header = [name.strip() for name in rows[0][1]] if rows else []
-    _check_header(header)
-    wishes = []
-    for line, cells in rows[1:]:
-        if len(cells) != len(header):
-            raise _error(line, f"has {len(cells)} cells, not {len(header)}", "malformed_line")
-        row = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
-        wishes.append(_wish(line, row, modality))
+    rows = read_exam_list(
+        csv_path,
+        "worklist",
+        check_header=_check_header,
+        no_file_cure=f"Write a CSV file with columns among {', '.join(_COLUMNS)}.",
+    )
+    wishes = tuple(_wish(line, row, modality) for line, row in rows)
     if not wishes:
         raise TableError(
             "The worklist has no line.",
             code="empty_worklist",
             cure="From line 2 on, write one line per patient or study.",
         )
-    return tuple(wishes)
-
-
-def _read_rows(csv_path: Path) -> list[tuple[int, list[str]]]:
-    try:
-        with csv_path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream, strict=True)
-            return [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
-    except FileNotFoundError as error:
-        raise TableError(
-            "There is no worklist at the given path.",
-            code="no_worklist",
-            cure=f"Write a CSV file with columns among {', '.join(_COLUMNS)}.",
-        ) from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise TableError(
-            "The worklist cannot be read as CSV.",
-            code="unreadable_worklist",
-            cure="Save it as comma-separated values in UTF-8.",
-        ) from error
+    return wishes
 
 
 def _check_header(header: list[str]) -> None:
@@ -129,7 +108,5 @@ def _wish(line: int, row: Mapping[str, str], modality: str) -> Wish:
     return Wish(line, query, Role(role) if role else None)
 
 
-def _error(line: int, what: str, code: str) -> TableError:
-    return TableError(
-        f"Line {line} of the worklist {what}.", code=code, cure=f"Mend or remove line {line}."
-    )
+def _error(line: int, wrong: str, code: str) -> TableError:
+    return line_error("worklist", line, wrong, code, "Mend or remove")

@@ -31,6 +31,7 @@ from fedcac.vocabulary import RefusalCode
 from site_agent.exams.cohort import ExamSource, FrozenCohort, empty_cohort
 from site_agent.faults import as_problem
 from site_agent.rounds.answering import Answerer
+from site_agent.rounds.faults import misplaced, nothing_held
 from site_agent.rounds.identity import SiteIdentity
 from site_agent.rounds.masked_sums import MaskedSums
 from site_agent.rounds.offers import Offers
@@ -124,14 +125,14 @@ class SiteAgent:
                 cure="There is nothing to do. The reply stays here and is not sent.",
             )
         if not self._store.release_reply(round_id, exchange):
-            raise RoundError("No such reply is held.", code="nothing_held")
+            raise nothing_held()
         self._deliver_reply(round_id, exchange)
 
     def reject(self, round_id: str, exchange: int) -> None:
         """Replace a held reply by refusals: the coordinator learns the code and nothing else."""
         held = self._store.reply(round_id, exchange)
         if held is None or held[1] is not ExchangeState.HELD:
-            raise RoundError("No such reply is held.", code="nothing_held")
+            raise nothing_held()
         rejection = self._answerer.rejected(held[2], self._identity.key, self._clock())
         self._store.replace_held_reply(round_id, exchange, rejection)
         self._deliver_reply(round_id, exchange)
@@ -154,7 +155,11 @@ class SiteAgent:
             self._offers.parcel(round_id, "protocol"), self._keys, newest_seen=newest_seen or {}
         )
         if protocol.digest() != offer.protocol_digest:
-            raise ProtocolError("The protocol is not the one offered.", code="wrong_digest")
+            raise ProtocolError(
+                "The protocol is not the one offered.",
+                code="wrong_digest",
+                cure="Ask the lead for a new round.",
+            )
         return protocol
 
     def _approved(self, record: RoundRecord) -> Offer:
@@ -284,8 +289,7 @@ class SiteAgent:
             package = self._open_package(record.round_id, record.package_digest or "")
             reference = self._packages.reference(self._approved(record))
         try:
-            more = () if reference is None else (reference,)
-            cohort = self._source.collect(protocol, package, *more)
+            cohort = self._source.collect(protocol, package, reference)
         except CohortError as error:
             # A person mends the data or withdraws; an unattended site can only withdraw.
             if error.code != "cohort.empty" or not self._is_auto_approving:
@@ -346,11 +350,20 @@ class SiteAgent:
         request, _ = Request.open(envelope, self._keys)
         now = self._clock()
         if (request.round_id, request.exchange) != (offer.round_id, exchange):
-            raise RoundError("A request lies under another's name.", code="wrong_address")
+            raise misplaced("A request")
         if request.protocol_digest != offer.protocol_digest:
-            raise RoundError("A request is for another protocol.", code="wrong_protocol")
+            raise RoundError(
+                "A request is for another protocol.",
+                code="wrong_protocol",
+                cure="It is not answered; ask the lead for a new round.",
+            )
         if request.expires_at < now:
-            raise RoundError("A request has expired.", code="expired")
+            raise RoundError(
+                "A request has expired.",
+                code="expired",
+                cure="The lead asks again or withdraws it. If it happens often, look whether the "
+                "courier runs.",
+            )
         least_sites = offer.masking.threshold if offer.masking else 0
         answered = self._answerer.reply(
             request, sha256_hex(envelope), protocol, cohort, self._identity.name, now, least_sites
@@ -369,7 +382,11 @@ class SiteAgent:
     def _deliver_reply(self, round_id: str, exchange: int) -> bool:
         stored = self._store.reply(round_id, exchange)
         if stored is None:
-            raise IntegrityError("A reply that was stored is gone.", code="reply_missing")
+            raise IntegrityError(
+                "A reply that was stored is gone.",
+                code="reply_missing",
+                cure="Stop the agent, and restore the site's folder from its last backup.",
+            )
         _, state, payload = stored
         name = parcel_name(round_id, "reply", exchange)
         if state is ExchangeState.HELD or self._spool.outbox.get(name) is not None:

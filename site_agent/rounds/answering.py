@@ -73,13 +73,14 @@ class Answerer:
         now: datetime,
         least_sites: int = 0,
     ) -> Answered:
-        """Return the typed reply to a verified request. Asked again, it releases the same.
+        """Return the reply to a verified request, and the vectors of masked analyses.
+
+        Asked again, it releases the same.
 
         `least_sites` is how many sites stand behind a masked sum of this round.
         """
         policy = stricter_of(self._policy, protocol.disclosure)
         gate = Gate(policy, self._ledger)
-
         patients = digest_of(sorted(cohort.exams.keys))
 
         def question(

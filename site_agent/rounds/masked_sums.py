@@ -29,6 +29,7 @@ from fedcac.masking import (
 from fedcac.masking.fixed_point import LARGEST_VALUE
 from fedcac.protocol import Protocol
 from fedcac.signing import PublicKey, TrustedKeys
+from site_agent.rounds.faults import misplaced
 from site_agent.rounds.identity import SiteIdentity
 from site_agent.state.store import SiteStore
 
@@ -68,7 +69,11 @@ class MaskedSums:
         """
         terms = offer.masking
         if (protocol.pooling.mode == "masked") != (terms is not None):
-            raise RoundError("The offer and its protocol differ on sums.", code="masking_terms")
+            raise RoundError(
+                "The offer and its protocol differ on sums.",
+                code="masking_terms",
+                cure="Ask the lead for a new round.",
+            )
         if terms is None:
             return
         is_complete = set(terms.site_keys) == set(offer.sites)
@@ -179,15 +184,13 @@ class MaskedSums:
                 document = self._note(offer, comes, exchange)
                 if document is None:
                     break
-                payload = act(offer, offer.masking, exchange, name, document)
+                payload = act(offer, offer.masking, exchange, document)
             if self._spool.outbox.get(name) is None:
                 self._spool.outbox.put(name, payload)
                 is_changed = True
         return is_changed
 
-    def _mask(
-        self, offer: Offer, terms: MaskingTerms, exchange: int, name: str, document: Any
-    ) -> bytes:
+    def _mask(self, offer: Offer, terms: MaskingTerms, exchange: int, document: Any) -> bytes:
         delivery = PlanDelivery.from_document(document)
         patients = self._patients(offer)
         self._check_plan(delivery.plan, terms, patients)
@@ -196,14 +199,18 @@ class MaskedSums:
         for block in delivery.plan.blocks:
             if self._identity.name in block.members:
                 if block.analysis not in vectors:
-                    raise RoundError("A sum was not answered here.", code="not_answered")
+                    raise RoundError(
+                        "A sum was not answered here.",
+                        code="not_answered",
+                        cure="Ask the lead for a new round.",
+                    )
                 values[block.analysis] = vectors[block.analysis]
         site = self._site(offer, terms)
         masked = site.mask(delivery, values)
         # The first plan is the widest; the later ones are parts of it.
         asked = self._store.document(_ASKED, patients) or canonical_bytes(delivery.plan.sites)
         more = {(_ASKED, patients): asked}
-        return self._leaving(offer, exchange, "masked", name, site, masked.to_document(), more)
+        return self._leaving(offer, exchange, "masked", site, masked.to_document(), more)
 
     def _check_plan(self, plan: ExchangePlan, terms: MaskingTerms, patients: str) -> None:
         # A key may have been withdrawn since the offer.
@@ -227,27 +234,21 @@ class MaskedSums:
         if not (set(plan.sites) <= set(asked) and len(asked) < 2 * terms.threshold):
             raise _sites_changed()
 
-    def _sign(
-        self, offer: Offer, terms: MaskingTerms, exchange: int, name: str, document: Any
-    ) -> bytes:
+    def _sign(self, offer: Offer, terms: MaskingTerms, exchange: int, document: Any) -> bytes:
         survivors = SurvivorList.from_document(document)
         site = self._site(offer, terms)
         signature = site.sign_survivors(survivors)
         patients = self._patients(offer)
         self._check_sites(patients, survivors.survivors)
         over = {(_SITES, patients): canonical_bytes(survivors.survivors)}
-        return self._leaving(
-            offer, exchange, "signature", name, site, signature.to_document(), over
-        )
+        return self._leaving(offer, exchange, "signature", site, signature.to_document(), over)
 
-    def _unmask(
-        self, offer: Offer, terms: MaskingTerms, exchange: int, name: str, document: Any
-    ) -> bytes:
+    def _unmask(self, offer: Offer, terms: MaskingTerms, exchange: int, document: Any) -> bytes:
         site = self._site(offer, terms)
         shares = site.unmask(UnmaskRequest.from_document(document))
         # What could unmask this exchange is not needed any more.
         site.forget(exchange)
-        return self._leaving(offer, exchange, "shares", name, site, shares.to_document(), {})
+        return self._leaving(offer, exchange, "shares", site, shares.to_document(), {})
 
     def _check_sites(self, patients: str, sites: Sequence[str]) -> None:
         # Two sums of one question over different sites differ by the sites that left; so do those
@@ -260,7 +261,11 @@ class MaskedSums:
         # Not the digest of their values: with one column more they are still the same patients.
         cohort = self._store.frozen_cohort(offer.round_id)
         if cohort is None:
-            raise RoundError("The round has no cohort here.", code="not_answered")
+            raise RoundError(
+                "The round has no cohort here.",
+                code="not_answered",
+                cure="Ask the lead for a new round.",
+            )
         return digest_of(json.loads(cohort)["keys"])
 
     # state
@@ -301,7 +306,7 @@ class MaskedSums:
         note, _ = MaskingNote.open(envelope, self._lead_keys)
         address = (note.round_id, note.site, note.exchange, note.step)
         if address != (offer.round_id, self._identity.name, exchange, step):
-            raise RoundError("A message lies under another's name.", code="wrong_address")
+            raise misplaced("A message")
         return note.document
 
     def _leaving(
@@ -309,7 +314,6 @@ class MaskedSums:
         offer: Offer,
         exchange: int,
         step: Any,
-        name: str,
         site: MaskingSite,
         document: dict[str, Any],
         more: Mapping[tuple[str, str], bytes],
@@ -322,6 +326,7 @@ class MaskedSums:
             step=step,
             document=document,
         ).seal(self._identity.key)
+        name = parcel_name(offer.round_id, step, exchange)
         self._keep(offer.round_id, site, {(_PARCEL, name): payload, **more})
         return payload
 

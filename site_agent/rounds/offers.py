@@ -14,6 +14,7 @@ from fedcac.exchange import Closing, Offer, parcel_name
 from fedcac.exchange.mailbox import Mailbox
 from fedcac.exchange.parcels import numbered_parcels
 from fedcac.signing import TrustedKeys
+from site_agent.rounds.faults import misplaced
 
 __all__ = ["Offers"]
 
@@ -37,18 +38,18 @@ class Offers:
         SignatureError, RoundError
             If the first offer does not hold either.
         """
-        for edition in self._editions(round_id):
+        for edition in self._later_editions(round_id):
             envelope = self.parcel(round_id, "offer", edition)
             try:
                 return self._opened(round_id, envelope, edition), sha256_hex(envelope)
             except (SignatureError, RoundError):
-                if edition is None:
-                    raise
-        raise RoundError("There is no offer.", code="parcel_missing")
+                continue
+        envelope = self.parcel(round_id, "offer")
+        return self._opened(round_id, envelope, None), sha256_hex(envelope)
 
     def approved(self, round_id: str, digest: str) -> Offer:
         """Return the offer whose parcel has a digest; RoundError `offer_changed` if it is gone."""
-        for edition in self._editions(round_id):
+        for edition in (*self._later_editions(round_id), None):
             envelope = self.parcel(round_id, "offer", edition)
             if sha256_hex(envelope) == digest:
                 return self._opened(round_id, envelope, edition)
@@ -71,7 +72,7 @@ class Offers:
             return False
         closing, _ = Closing.open(envelope, self.keys)
         if closing.round_id != round_id:
-            raise RoundError("A closing lies under another's name.", code="wrong_address")
+            raise misplaced("A closing")
         return True
 
     def parcel(self, round_id: str, what: str, exchange: int | None = None) -> bytes:
@@ -79,18 +80,24 @@ class Offers:
         payload = self.inbox.get(parcel_name(round_id, what, exchange))
         if payload is None:
             raise RoundError(
-                f"The {what} of round {round_id} has not arrived.", code="parcel_missing"
+                f"The {what} of round {round_id} has not arrived.",
+                code="parcel_missing",
+                cure="Wait for the courier, or put the round's parcels into the spool's inbox.",
             )
         return payload
 
-    def _editions(self, round_id: str) -> tuple[int | None, ...]:
-        # None is the first edition, whose offer has no number.
-        return (*reversed(numbered_parcels(self.inbox, round_id, "offer")), None)
+    def _later_editions(self, round_id: str) -> tuple[int, ...]:
+        """Return the numbers of later editions, newest first; the first edition has none."""
+        return tuple(reversed(numbered_parcels(self.inbox, round_id, "offer")))
 
     def _opened(self, round_id: str, envelope: bytes, edition: int | None) -> Offer:
         offer, _ = Offer.open(envelope, self.keys)
         if offer.round_id != round_id or self.name not in offer.sites:
-            raise RoundError("The offer is for another round or site.", code="wrong_address")
+            raise RoundError(
+                "The offer is for another round or site.",
+                code="wrong_address",
+                cure="It is not answered. Tell the lead which site this is.",
+            )
         if offer.edition != (edition or 1):
-            raise RoundError("An offer lies under another's name.", code="wrong_address")
+            raise misplaced("An offer")
         return offer

@@ -41,7 +41,11 @@ class RoundPackages:
 
         package = open_package(package_files(self.inbox, round_id, role), self.keys)
         if package.digest != digest:
-            raise SignatureError("The package is not the one offered.", code="wrong_package")
+            raise SignatureError(
+                "The package is not the one offered.",
+                code="wrong_package",
+                cure="Ask the lead for a new round.",
+            )
         if package.manifest.family == "onnx" and not self.is_accepting_onnx:
             raise PackageError(
                 "The package is an ONNX graph, which this site does not accept.",
@@ -60,7 +64,7 @@ class RoundPackages:
         """Say whether the manifest of every package offered has arrived; it is sent last."""
         return all(
             MANIFEST_FILE in package_files(self.inbox, offer.round_id, role)
-            for role, _ in offered(offer)
+            for role, _ in _offered(offer)
         )
 
     def described(self, offer: Offer) -> dict[str, str]:
@@ -72,13 +76,13 @@ class RoundPackages:
             As `open`.
         """
         found: dict[str, str] = {}
-        for role, digest in offered(offer):
+        for role, digest in _offered(offer):
             manifest = self.open(offer.round_id, digest, role).manifest
             found[role] = f"{manifest.name} {manifest.version}, {digest}"
         return found
 
 
-def offered(offer: Offer) -> Iterator[tuple[PackageRole, str]]:
+def _offered(offer: Offer) -> Iterator[tuple[PackageRole, str]]:
     """Yield the role and digest of every package that an offer names."""
     if offer.package_digest is not None:
         yield "package", offer.package_digest

@@ -11,7 +11,7 @@ from fedcac.console import Outcome, add_format, say
 from fedcac.errors import UsageError
 from fedcac.joining import compared
 from fedcac.signing import PublicKey
-from site_agent.joining.notices import distrusted_keys, new_key_of
+from site_agent.joining.notices import distrusted_keys, newest_notice
 from site_agent.settings import SiteFolder
 
 __all__ = ["LivePeers", "add_peer_verbs", "known_peers"]
@@ -87,10 +87,14 @@ def _path(arguments: argparse.Namespace) -> Path:
 
 
 def _add(arguments: argparse.Namespace) -> Outcome:
-    settings = SiteFolder(arguments.home).settings()
+    folder = SiteFolder(arguments.home)
     path = _path(arguments)
-    if arguments.name == settings.name:
-        raise UsageError("This is this site's own name.", code="bad_site")
+    if arguments.name == folder.settings().name:
+        raise UsageError(
+            "This is this site's own name.",
+            code="bad_site",
+            cure="Give the name under which the other site is enrolled.",
+        )
     key = PublicKey.from_text(arguments.key.read_text(encoding="ascii"))
     if path.exists() and PublicKey.from_text(path.read_text(encoding="ascii")) != key:
         raise UsageError(
@@ -99,8 +103,13 @@ def _add(arguments: argparse.Namespace) -> Outcome:
             cure="If the site has a new key, confirm that with its people, then "
             f"`fedcac-site peer remove {arguments.name}` first.",
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(key.to_text() + "\n", encoding="ascii")
+    if key.to_text() in distrusted_keys(folder):
+        raise UsageError(
+            f"The lead says that this key of {arguments.name} was replaced or revoked.",
+            code="key_distrusted",
+            cure=f"If the site has a new key: `fedcac-site peer replace {arguments.name}`.",
+        )
+    _trust(path, key)
     text = (
         f"{arguments.name} is trusted with the fingerprint\n  {key.fingerprint}\n"
         "Compare it with that site's people by telephone or in person. If it differs: "
@@ -109,14 +118,19 @@ def _add(arguments: argparse.Namespace) -> Outcome:
     return Outcome(text, {"name": arguments.name, "fingerprint": key.fingerprint})
 
 
+def _trust(path: Path, key: PublicKey) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(key.to_text() + "\n", encoding="ascii")
+
+
 def _list(arguments: argparse.Namespace) -> Outcome:
     folder = SiteFolder(arguments.home)
     known = known_peers(folder)
     lines = [f"{name}  {key.fingerprint}" for name, key in known.items()]
     ended: dict[str, str | None] = {}
     for name in _confirmed(folder).keys() - known.keys():
-        notice = new_key_of(folder, name)
-        new = None if notice is None or notice.new_key is None else notice.new_key
+        notice = newest_notice(folder, name)
+        new = None if notice is None else notice.new_key
         ended[name] = None if new is None else PublicKey.from_text(new).fingerprint
         lines.append(
             f"{name}  counts no more: the lead says that it "
@@ -129,12 +143,13 @@ def _list(arguments: argparse.Namespace) -> Outcome:
 
 def _replace(arguments: argparse.Namespace) -> Outcome:
     folder, path = SiteFolder(arguments.home), _path(arguments)
-    notice = new_key_of(folder, arguments.name)
+    notice = newest_notice(folder, arguments.name)
     if notice is None or notice.new_key is None:
         raise UsageError(
             f"The lead names no new key of {arguments.name}.",
             code="unknown_peer",
-            cure="Wait until the notice has come, or give its file to `fedcac-site peer add`.",
+            cure="Wait until the lead's notice has come. With a site.pub from that site's own "
+            f"people: `fedcac-site peer remove {arguments.name}`, then `fedcac-site peer add`.",
         )
     key = PublicKey.from_text(notice.new_key)
     signed = (
@@ -147,8 +162,7 @@ def _replace(arguments: argparse.Namespace) -> Outcome:
         arguments.name,
         may_ask=arguments.format == "text",
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(key.to_text() + "\n", encoding="ascii")
+    _trust(path, key)
     return Outcome(
         f"{arguments.name} is trusted with its new key:\n  {key.fingerprint}",
         {"name": arguments.name, "fingerprint": key.fingerprint},

@@ -169,7 +169,7 @@ class AgentService:
 
     def _delay(self) -> float:
         longer = self._interval_s * 2.0 ** min(self._n_faults, 10)
-        return min(max(longer, self._interval_s), max(LONGEST_PAUSE_S, self._interval_s))
+        return min(longer, max(LONGEST_PAUSE_S, self._interval_s))
 
     def _pause(self, problem: FedcacError) -> None:
         self._n_faults += 1
@@ -219,7 +219,8 @@ class AgentService:
         ]
         try:
             settings = folder.settings()
-            paths += [folder.resolve(settings.manifest), folder.resolve(settings.clinical_table)]
+            tables = (settings.manifest, settings.clinical_table, settings.scored_table)
+            paths += [folder.resolve(name) for name in tables if name is not None]
         except FedcacError:
             paths.append(folder.root)
         return tuple(_stamp(path) for path in paths)

@@ -104,6 +104,5 @@ class InterruptibleSource(ExamSource):
         reference: ModelPackage | None = None,
     ) -> FrozenCohort:
         """Collect; StopRequested if a signal came."""
-        more = () if reference is None else (reference,)
         with self._stopper.interruptible():
-            return self._source.collect(protocol, package, *more)
+            return self._source.collect(protocol, package, reference)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fedcac.console import Outcome, add_format
-from site_agent.faults import as_problem
+from site_agent.faults import MINIMUM_FREE_MB, as_problem
 from site_agent.opening import opened
 from site_agent.service.lock import agent_lock, running_agent
 from site_agent.service.logs import kept_log
@@ -35,9 +35,9 @@ def add_service_verbs(verbs: Any) -> None:
     run.add_argument(
         "--minimum-free-mb",
         type=int,
-        default=256,
+        default=MINIMUM_FREE_MB,
         metavar="MB",
-        help="pause while a disk has less room than this (256)",
+        help=f"pause while a disk has less room than this ({MINIMUM_FREE_MB})",
     )
     run.add_argument(
         "--log-format",
@@ -66,7 +66,7 @@ def _run(arguments: argparse.Namespace) -> Outcome:
     folder = SiteFolder(arguments.home)
     try:
         folder.settings()
-        with agent_lock(folder.root / "agent.lock"):
+        with agent_lock(folder.lock_path):
             return _run_once(folder) if arguments.once else _serve(folder, arguments)
     except (OSError, sqlite3.Error) as error:
         raise as_problem(error) from error
@@ -148,7 +148,7 @@ def _status(arguments: argparse.Namespace) -> Outcome:
         )
     except (OSError, sqlite3.Error) as error:
         raise as_problem(error) from error
-    is_running = running_agent(folder.root / "agent.lock")
+    is_running = running_agent(folder.lock_path)
     text = standing_text(standing, is_running=is_running, now=datetime.now(UTC))
     return Outcome(text, {**_content(standing), "is_running": is_running})
 

@@ -36,9 +36,16 @@ from site_agent.status.standing import (
     read_note,
 )
 
-__all__ = ["StandingReader", "doctor_path", "problem_note", "standing_path"]
+__all__ = [
+    "DIGEST_PREFIX_LENGTH",
+    "StandingReader",
+    "doctor_path",
+    "problem_note",
+    "standing_path",
+]
 
-_PREFIX_LENGTH = len("sha256:") + 12
+DIGEST_PREFIX_LENGTH = len("sha256:") + 12
+"""With fewer characters of its digest nobody can say which held reply is meant."""
 
 
 def standing_path(folder: SiteFolder) -> Path:
@@ -236,7 +243,7 @@ class StandingReader:
         notes = []
         for round_id, exchange, reply in rows:
             digest = sha256_hex(reply)
-            words = (round_id, str(exchange), "--digest", digest[:_PREFIX_LENGTH])
+            words = (round_id, str(exchange), "--digest", digest[:DIGEST_PREFIX_LENGTH])
             notes.append(
                 HeldNote(
                     round_id=round_id,

@@ -7,10 +7,17 @@ from datetime import datetime
 
 from site_agent.status.standing import AgentNote, ProblemNote, Progress, RoundNote, Standing
 
-__all__ = ["age_words", "duration_words", "progress_words", "standing_text", "state_words"]
+__all__ = [
+    "age_words",
+    "duration_words",
+    "progress_words",
+    "silence_of",
+    "standing_text",
+    "state_words",
+]
 
-STALE_AFTER_S = 120.0
-"""An agent that wrote nothing for so long is said to be silent."""
+_STALE_AFTER_S = 120.0
+"""An agent that is so late with its next sign of life is said to be silent."""
 
 _STATES = {
     "offered": "waits for approval",
@@ -42,6 +49,12 @@ def duration_words(seconds: float) -> str:
 def age_words(moment: datetime, now: datetime) -> str:
     """Return how long ago a moment was."""
     return f"{duration_words((now - moment).total_seconds())} ago"
+
+
+def silence_of(agent: AgentNote, now: datetime) -> float | None:
+    """Return for how many seconds an agent has been silent, None where it is not overdue."""
+    silence_s = (now - agent.at).total_seconds()
+    return silence_s if silence_s > _STALE_AFTER_S + agent.next_look_s else None
 
 
 def progress_words(progress: Progress) -> str:
@@ -84,11 +97,11 @@ def _agent_line(agent: AgentNote | None, *, is_running: bool, now: datetime) -> 
         return "The agent is not running; `fedcac-site run` starts it."
     if agent is None:
         return "An agent is running."
-    silence = (now - agent.at).total_seconds()
+    silence_s = silence_of(agent, now)
     words = f"The agent is {agent.state} (process {agent.process}, since "
     words += f"{duration_words((now - agent.since).total_seconds())})."
-    if silence > max(STALE_AFTER_S, 3 * agent.next_look_s):
-        words += f" Its last sign of life was {duration_words(silence)} ago."
+    if silence_s is not None:
+        words += f" Its last sign of life was {duration_words(silence_s)} ago."
     return words
 
 

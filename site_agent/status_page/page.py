@@ -11,10 +11,10 @@ from jinja2 import Environment, StrictUndefined
 
 from site_agent.status.standing import AgentNote, DoctorNote, Standing
 from site_agent.status.standing_words import (
-    STALE_AFTER_S,
     age_words,
     duration_words,
     progress_words,
+    silence_of,
     state_words,
 )
 
@@ -51,7 +51,6 @@ def page_of(standing: Standing | None, *, now: datetime, refresh_s: int) -> str:
     return environment.from_string(_text("page.html.j2")).render(
         standing=standing,
         style=_STYLE,
-        now=now,
         refresh_s=refresh_s,
         agent=None if standing is None else _agent(standing.agent, now),
         n_waiting=0 if standing is None else _n_waiting(standing),
@@ -72,11 +71,11 @@ def _agent(agent: AgentNote | None, now: datetime) -> tuple[str, str]:
     """Return (status, words) of the agent's process."""
     if agent is None:
         return "warning", "No agent runs as a service; the last look was by hand."
-    silence = (now - agent.at).total_seconds()
     if agent.state == "stopped":
         return "failed", f"The agent was stopped {age_words(agent.at, now)}."
-    if silence > STALE_AFTER_S + agent.next_look_s:
-        return "failed", f"No sign of life of the agent for {duration_words(silence)}."
+    silence_s = silence_of(agent, now)
+    if silence_s is not None:
+        return "failed", f"No sign of life of the agent for {duration_words(silence_s)}."
     if agent.state == "paused":
         return "warning", "The agent has paused; it goes on by itself once the cause is gone."
     since = duration_words((now - agent.since).total_seconds())

@@ -35,6 +35,7 @@ TABLE: dict[tuple[str, str], frozenset[Role] | None] = {
     ("GET", "/rounds/{round_id}/fragment"): ANYBODY,
     ("GET", "/rounds/{round_id}/report"): READERS,
     ("GET", "/rounds/{round_id}/report/page"): READERS,
+    ("GET", "/rounds/{round_id}/report/pdf"): READERS,
     ("GET", "/rounds/{round_id}/files/{name:path}"): READERS,
     ("GET", "/rounds/{round_id}/output"): READERS,
     ("POST", "/rounds/{round_id}/archive"): READERS,

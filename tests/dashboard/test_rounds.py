@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import threading
 import time
@@ -109,6 +110,30 @@ def test_downloads_are_the_output_s_files_and_no_others(
     assert made.dashboard.trail.newest(1)[0].what == "downloaded"
 
 
+def test_the_report_is_printed_once_and_offered_where_a_browser_is(
+    lead: Visitor, pooled: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pdf, pages = f"/rounds/{pooled}/report/pdf", (f"/rounds/{pooled}", f"/rounds/{pooled}/report")
+    path = os.environ["PATH"]
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not any(f'href="{pdf}"' in lead.get(page).text for page in pages)
+    assert "no_browser" in lead.get(pdf).text
+    browser = tmp_path / "chromium"
+    browser.write_text(
+        "#!/bin/sh\n"
+        'for one; do case "$one" in --print-to-pdf=*) out="${one#*=}";; esac; done\n'
+        f'echo printed >> {tmp_path}/calls; echo "%PDF-1.7" > "$out"\n'
+    )
+    browser.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{path}")
+    assert all(f'href="{pdf}"' in lead.get(page).text for page in pages)
+    for _ in range(2):
+        answer = lead.get(pdf)
+        assert answer.headers["content-type"] == "application/pdf"
+        assert answer.content == b"%PDF-1.7\n"
+    assert (tmp_path / "calls").read_text() == "printed\n"
+
+
 def test_from_the_archive_anybody_pools_the_round_again(
     lead: Visitor, pooled: str, tmp_path: Path
 ) -> None:
@@ -148,6 +173,9 @@ def test_two_rounds_are_compared_and_three_followed(
     third = launched(lead)
     made.finish(third)
     assert lead.get(f"/comparison/page?{query}&round={third}").status_code == 200
+    table = lead.get(f"/comparison/table?{query}&round={third}")
+    assert 'filename="rounds.csv"' in table.headers["content-disposition"]
+    assert third in table.text
     for bad in (f"round={pooled}", "round=nobody&round=nowhere", f"{query}&patients=x"):
         assert lead.get(f"/comparison?{bad}").status_code == 400
 

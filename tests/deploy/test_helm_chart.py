@@ -107,9 +107,12 @@ def test_sites_reach_one_port_and_the_coordinator_calls_nobody() -> None:
 
 
 def test_its_commands_are_those_of_the_command_line() -> None:
-    pod = _objects()["StatefulSet/lead-coordinator"]["spec"]["template"]["spec"]
+    pod = _objects("service.port=443")["StatefulSet/lead-coordinator"]["spec"]["template"]["spec"]
     for container in pod["containers"]:
         build_parser().parse_args(container["args"])
     script = pod["initContainers"][0]["command"][-1]
     words = script.replace('"', "").split("fedcac-coordinator ")[1].split()
-    assert build_parser().parse_args(words).host == ["lead.example.org", "10.0.0.1"]
+    made = build_parser().parse_args(words)
+    assert made.host == ["lead.example.org", "10.0.0.1"]
+    # Kits name the port of the Service, behind which the front listens on its own.
+    assert made.address == "lead.example.org:443"

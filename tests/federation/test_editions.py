@@ -164,8 +164,8 @@ class Queue(TableSource):
         self._store = store
         self._scored = scored
 
-    def collect(self, protocol: Any, package: Any) -> FrozenCohort:
-        cohort = super().collect(protocol, package)
+    def collect(self, protocol: Any, package: Any, reference: Any = None) -> FrozenCohort:
+        cohort = super().collect(protocol, package, reference)
 
         def score(series: Path) -> ExamScore:
             self._scored.append(series.name)

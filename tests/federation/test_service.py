@@ -357,6 +357,21 @@ def test_faults_are_looked_at_again_after_growing_pauses(
     assert waited[-1] == 5.0
 
 
+@pytest.mark.parametrize("name", ["manifest.csv", "clinical.csv", "scored.csv"])
+def test_a_table_that_is_mended_ends_a_wait(tmp_path: Path, name: str) -> None:
+    bench = Bench(tmp_path)
+    text = bench.folder.settings_path.read_text("utf-8")
+    assert "scored_table: null" in text
+    bench.folder.settings_path.write_text(
+        text.replace("scored_table: null", "scored_table: scored.csv"), encoding="utf-8"
+    )
+    service = AgentService(bench.folder, Stopper(), Notifier({}), interval_s=5.0, minimum_free_mb=0)
+    before = service._surroundings()
+    assert service._surroundings() == before
+    (bench.folder.root / name).write_text("mended")
+    assert service._surroundings() != before
+
+
 def test_another_user_is_told_so_without_a_trace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,58 +17,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flower.deployment import Deployment, secret_of
+from flower.deployment import Deployment
+from flower.small_tables import estimates_in_memory, estimates_of, paired_tables
 
-from coordinator.reports.reporting import write_round_report
-from fedcac.cli.in_memory import InMemorySite, run_round
-from fedcac.disclosure import load_policy
 from fedcac.exchange import DirectoryMailbox
 from fedcac.exchange.couriering import CourierKey, Order
 from fedcac.protocol.catalogue import load_protocol_or_shipped
-from fedcac.signing import SigningKey
-from site_agent.exams.table_source import TableSource
-from site_agent.state.store import SiteStore
 
 PROTOCOL = "eng2021-nongated"
 ROOT = Path(__file__).parents[2]
-MATRICES = {
-    "duke": [
-        [20, 1, 1, 0, 0],
-        [2, 0, 2, 0, 0],
-        [2, 0, 12, 2, 1],
-        [0, 0, 3, 10, 3],
-        [0, 0, 0, 1, 15],
-    ],
-    "yale": [
-        [22, 3, 2, 1, 0],
-        [1, 1, 2, 0, 0],
-        [2, 1, 8, 2, 0],
-        [0, 0, 3, 10, 1],
-        [0, 0, 0, 1, 11],
-    ],
-}
-
-
-def write_tables(root: Path) -> dict[str, Path]:
-    scores = (0.0, 5.0, 50.0, 250.0, 800.0)
-    tables = {}
-    for name, matrix in MATRICES.items():
-        rows = ["patient_id,index_score,reference_score"]
-        for reference, counts in enumerate(matrix):
-            for index, count in enumerate(counts):
-                rows += [
-                    f"P{len(rows) + number},{scores[index]},{scores[reference]}"
-                    for number in range(count)
-                ]
-        tables[name] = root / f"{name}.csv"
-        tables[name].write_text("\n".join(rows) + "\n", encoding="utf-8")
-    return tables
+SITES = ("duke", "yale")
 
 
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     root = tmp_path_factory.mktemp("flower")
-    made = Deployment(root / "deployment", write_tables(root))
+    made = Deployment(root / "deployment", paired_tables(root, *SITES))
     try:
         made.start_all()
         yield made
@@ -80,27 +44,13 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
 def in_memory(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The estimates of the same tables without any network."""
     root = tmp_path_factory.mktemp("memory")
-    sites = [
-        InMemorySite(
-            name=name,
-            source=TableSource(path),
-            store=SiteStore(":memory:"),
-            ledger_path=root / name / "ledger.jsonl",
-            secret=secret_of(name),
-        )
-        for name, path in write_tables(root).items()
-    ]
     protocol = load_protocol_or_shipped(PROTOCOL)
-    view = run_round(protocol, sites, load_policy("open"), SigningKey.generate())
-    write_round_report(view, root / "out", None)
-    return (root / "out" / "estimates.csv").read_bytes()
+    return estimates_in_memory(paired_tables(root, *SITES), protocol, root)
 
 
 def estimates(deployment: Deployment, round_id: str, out: Path) -> bytes:
-    view = deployment.finish(round_id)
-    assert view.record.state.value == "pooled"
-    write_round_report(view, out / "out", None)
-    return (out / "out" / "estimates.csv").read_bytes()
+    deployment.finish(round_id)
+    return estimates_of(deployment, round_id, out)
 
 
 def attack(root: Path, verb: str, **arguments: Any) -> Any:

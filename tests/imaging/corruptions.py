@@ -421,8 +421,3 @@ def codestream_of_another_size(folder: Path, rng: np.random.Generator) -> None:
 def lossy_jpeg(folder: Path, rng: np.random.Generator) -> None:
     for path in _files(folder):
         _encapsulated(path, JPEGBaseline8Bit, b"\xff\xd8" + rng.bytes(300) + b"\xff\xd9")
-
-
-def fixed_names() -> tuple[str, ...]:
-    """The names of all corruptions that must be coded, in a fixed order."""
-    return tuple(sorted(name for name, one in CORRUPTIONS.items() if SOUND not in one.codes))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,7 +79,3 @@ def write_series(folder: Path, slices: list[Dataset]) -> Path:
     for number, dataset in enumerate(slices):
         dataset.save_as(folder / f"{number:02d}.dcm", enforce_file_format=True)
     return folder
-
-
-def stored_pixels(dataset: Dataset) -> NDArray[Any]:
-    return np.array(dataset.pixel_array)

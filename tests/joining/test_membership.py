@@ -233,6 +233,9 @@ def test_peers_are_told_and_trust_the_old_key_no_more(by_hand: Lead) -> None:
     told = yale.verb("keys", "activate")["fingerprint"]
     assert dict(live) == {}
     assert duke.verb("peer", "list") == {"peers": {}, "ended": {"yale": told}}
+    # Nor is it said to be trusted because somebody adds it again.
+    with pytest.raises(CommandFailed, match=r"usage\.key_distrusted"):
+        duke.verb("peer", "add", "yale", str(folder.peers_path / "yale.pub"))
     # An inbox that somebody clears does not bring the old key back.
     for path in (duke.home / "spool" / "inbox").iterdir():
         path.unlink()

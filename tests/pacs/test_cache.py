@@ -11,13 +11,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from orthanc_server import Orthanc, free_port, started, write_exam
+from pacs.pulling import CANARY, DAY, N_SLICES
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import AE, build_context
@@ -40,10 +41,7 @@ from site_agent.pacs.worklist import Wish
 from site_agent.settings import SiteFolder
 from site_agent.state.store import RoundRecord, RoundState, SiteStore
 
-CANARY = "ZZCANARY4711"
-DAY = date(2020, 3, 1)
 SECRET = b"a secret of this test"
-N_SLICES = 8
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +176,7 @@ def test_a_worklist_becomes_a_manifest_that_pairs(
     assert [entry.role for entry in entries].count(Role.INDEX) == 3
     assert len({entry.path for entry in entries}) == 5
 
-    # What the directory source does with it.
+    # What scoring does with it.
     outcome = pair_manifest(site.cache / "manifest.csv", window_days=365, secret=SECRET)
     assert {pair.patient_id for pair in outcome.pairs} == {CANARY, f"{CANARY}-2"}
     assert [pair.days for pair in outcome.pairs] == [30, 30]

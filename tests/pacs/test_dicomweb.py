@@ -8,6 +8,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
+from functools import partial
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
@@ -26,66 +27,33 @@ from orthanc_server import (
     free_port,
     started,
     tls_gateway,
-    write_exam,
+)
+from pacs.pulling import (
+    CANARY,
+    DAY,
+    N_SLICES,
+    fault_of,
+    opened_over,
+    series_of,
+    write_three_exams,
 )
 from pydicom import dcmread, dcmwrite
 from pydicom.dataset import Dataset
 
-from site_agent.pacs.clients import open_client
 from site_agent.pacs.dicomweb import DicomWebClient
 from site_agent.pacs.faults import PacsError, PacsFault
 from site_agent.pacs.folder import InstanceFolder
 from site_agent.pacs.multipart import boundary_of, read_parts
-from site_agent.pacs.query import PacsClient, SeriesRecord, StudyQuery
-from site_agent.pacs.settings import DicomWebSettings, PacsSettings
+from site_agent.pacs.query import StudyQuery
+from site_agent.pacs.settings import DicomWebSettings
 from site_agent.pacs.throttle import Throttle
 
-DAY, OTHER_DAY = date(2020, 3, 1), date(2020, 5, 1)
-CANARY = "ZZCANARY4711"
-N_SLICES = 8
-
-
-@contextmanager
-def opened(connection: dict[str, Any], **changes: Any) -> Iterator[PacsClient]:
-    document = {
-        "connection": {"protocol": "dicomweb", **connection},
-        "rules": {"index": {}},
-        "pause_s": 0.0,
-        "timeout_s": 10.0,
-        **changes,
-    }
-    with open_client(PacsSettings.model_validate(document), Path) as client:
-        yield client
+opened = partial(opened_over, "dicomweb")
 
 
 @pytest.fixture(scope="module")
 def exams(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Dataset]]:
-    root = tmp_path_factory.mktemp("exams")
-    chest = write_exam(
-        root / "a", CANARY, DAY, is_gated=False, seed=1, n_slices=N_SLICES, AccessionNumber="A1"
-    )
-    study_uid = chest[0].StudyInstanceUID
-    gated = write_exam(
-        root / "b",
-        CANARY,
-        DAY,
-        is_gated=True,
-        seed=2,
-        n_slices=N_SLICES,
-        AccessionNumber="A1",
-        StudyInstanceUID=study_uid,
-    )
-    other = write_exam(
-        root / "c",
-        "P2",
-        OTHER_DAY,
-        is_gated=True,
-        seed=3,
-        n_slices=N_SLICES,
-        AccessionNumber="A2",
-        StudyDescription="Cardiac CT",
-    )
-    return {"chest": chest, "gated": gated, "other": other}
+    return write_three_exams(tmp_path_factory.mktemp("exams"))
 
 
 def file_of(dataset: Dataset) -> bytes:
@@ -138,21 +106,6 @@ def connection(pacs: Orthanc, gateway: str) -> dict[str, Any]:
         "password_file": str(password),
         "tls": {"ca_file": str(pacs.authority.ca_file)},
     }
-
-
-def series_of(datasets: list[Dataset], n_instances: int | None = None) -> SeriesRecord:
-    first = datasets[0]
-    return SeriesRecord(
-        first.StudyInstanceUID, first.SeriesInstanceUID, "CT", "", n_instances or len(datasets)
-    )
-
-
-def fault_of(action: Callable[[], object]) -> str:
-    with pytest.raises(PacsError) as caught:
-        action()
-    assert caught.value.exit_code == 6
-    assert CANARY not in str(caught.value)
-    return caught.value.code.removeprefix("cohort.pacs_")
 
 
 def test_the_connection_can_be_checked(connection: dict[str, Any]) -> None:

@@ -10,23 +10,31 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from orthanc_server import Authority, Orthanc, free_port, started, write_exam
+from pacs.pulling import (
+    CANARY,
+    DAY,
+    N_SLICES,
+    fault_of,
+    opened_over,
+    series_of,
+    write_three_exams,
+)
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RLELossless
 from pynetdicom import AE, build_context, evt
 
 from fedcac.imaging import read_header
-from site_agent.pacs.clients import open_client
 from site_agent.pacs.dimse import DimseClient
-from site_agent.pacs.faults import PacsError
 from site_agent.pacs.folder import InstanceFolder
-from site_agent.pacs.query import PacsClient, SeriesRecord, StudyQuery
+from site_agent.pacs.query import SeriesRecord, StudyQuery
 from site_agent.pacs.settings import DimseSettings, PacsSettings
 from site_agent.pacs.throttle import Throttle
 
@@ -36,9 +44,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
 STUDY_ROOT = "1.2.840.10008.5.1.4.1.2.2."
 FIND, MOVE, GET = STUDY_ROOT + "1", STUDY_ROOT + "2", STUDY_ROOT + "3"
-DAY, OTHER_DAY = date(2020, 3, 1), date(2020, 5, 1)
-CANARY = "ZZCANARY4711"
-N_SLICES = 8
+opened = partial(opened_over, "dimse")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -49,53 +55,15 @@ def _no_socket_is_left_to_other_tests() -> Iterator[None]:
         gc.collect()
 
 
-@contextmanager
-def opened(connection: dict[str, Any], **changes: Any) -> Iterator[PacsClient]:
-    document = {
-        "connection": {"protocol": "dimse", **connection},
-        "rules": {"index": {}},
-        "pause_s": 0.0,
-        "timeout_s": 10.0,
-        **changes,
-    }
-    with open_client(PacsSettings.model_validate(document), Path) as client:
-        yield client
-
-
 @pytest.fixture(scope="module")
 def exams(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Dataset]]:
     root = tmp_path_factory.mktemp("exams")
-    chest = write_exam(
-        root / "a", CANARY, DAY, is_gated=False, seed=1, n_slices=N_SLICES, AccessionNumber="A1"
-    )
-    gated = write_exam(
-        root / "b",
-        CANARY,
-        DAY,
-        is_gated=True,
-        seed=2,
-        n_slices=N_SLICES,
-        AccessionNumber="A1",
-        StudyInstanceUID=chest[0].StudyInstanceUID,
-    )
-    other = write_exam(
-        root / "c",
-        "P2",
-        OTHER_DAY,
-        is_gated=True,
-        seed=3,
-        n_slices=N_SLICES,
-        AccessionNumber="A2",
-        StudyDescription="Cardiac CT",
-    )
     radiograph = write_exam(root / "d", "P3", DAY, is_gated=True, seed=4, n_slices=1, Modality="CR")
     packed = write_exam(root / "e", "P4", DAY, is_gated=True, seed=5, n_slices=2, Modality="PT")
     for one in packed:
         one.compress(RLELossless, generate_instance_uid=False)
     return {
-        "chest": chest,
-        "gated": gated,
-        "other": other,
+        **write_three_exams(root),
         "radiograph": radiograph,
         "packed": packed,
     }
@@ -166,24 +134,8 @@ def move(connection: dict[str, Any], move_port: int) -> dict[str, Any]:
     return {**connection, "retrieve": "move", "move": listener}
 
 
-def series_of(datasets: list[Dataset], n_instances: int | None = None) -> SeriesRecord:
-    first = datasets[0]
-    return SeriesRecord(
-        first.StudyInstanceUID, first.SeriesInstanceUID, "CT", "", n_instances or len(datasets)
-    )
-
-
 def pixels_by_uid(folder: Path) -> dict[str, Any]:
     return {str(one.SOPInstanceUID): one.pixel_array for one in map(dcmread, folder.glob("*.dcm"))}
-
-
-def fault_of(action: Callable[[], object]) -> str:
-    with pytest.raises(PacsError) as caught:
-        action()
-    assert caught.value.exit_code == 6
-    assert caught.value.cure
-    assert CANARY not in str(caught.value)
-    return caught.value.code.removeprefix("cohort.pacs_")
 
 
 def test_the_connection_can_be_checked(connection: dict[str, Any], move: dict[str, Any]) -> None:
@@ -333,6 +285,8 @@ def test_a_listener_whose_port_is_taken(
     move: dict[str, Any], exams: dict[str, list[Dataset]], tmp_path: Path, move_port: int
 ) -> None:
     with socket.socket() as taken:
+        # Connections of an earlier retrieval may still wait for their end on this port.
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(("127.0.0.1", move_port))
         taken.listen()
         with opened(move) as client:

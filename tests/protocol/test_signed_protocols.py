@@ -32,6 +32,18 @@ def alter_payload(document: dict[str, Any]) -> None:
     document["payload"] = base64.b64encode(json.dumps(payload).encode()).decode()
 
 
+def without_end(where: str) -> bytes:
+    """Return a signed protocol with a number that has no canonical form."""
+    document = PROTOCOL.model_dump(mode="json")
+    if where == "scale":
+        document["covariates"][0]["scale"] = float("inf")
+    elif where == "minimum":
+        document["covariates"][0]["minimum"] = float("nan")
+    else:
+        document["categories"]["cut_offs"][-1] = float("inf")
+    return seal(json.dumps(document).encode(), PAYLOAD_TYPE, KEY)
+
+
 def test_a_sound_envelope_opens() -> None:
     assert open_protocol(ENVELOPE, TRUSTED, newest_seen={}) == PROTOCOL
 
@@ -54,6 +66,10 @@ def test_a_sound_envelope_opens() -> None:
         (json.dumps(PROTOCOL.model_dump(mode="json")).encode(), "signature.malformed_envelope"),
         (seal_protocol(PROTOCOL, SigningKey.generate()), "signature.untrusted_key"),
         (seal(b'{"id": "x"}', PAYLOAD_TYPE, KEY), "protocol.malformed"),
+        # Their digest would be that of the same protocol with null in their place.
+        (without_end("scale"), "protocol.malformed"),
+        (without_end("minimum"), "protocol.malformed"),
+        (without_end("cut_offs"), "protocol.malformed"),
     ],
 )
 def test_one_fault_is_refused_with_its_code(envelope: bytes, code: str) -> None:

@@ -75,7 +75,6 @@ class Figure:
     alt: str
     svg: str
     width: int
-    caption: str = ""
 
 
 def slug(*words: str) -> str:

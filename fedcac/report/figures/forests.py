@@ -16,7 +16,7 @@ from fedcac.report.wording import (
     covariate_words,
     measure_words,
     number_words,
-    p_words,
+    p_phrase,
     scope_words,
 )
 from fedcac.statistics.estimator import META, POOLED, Estimate
@@ -286,7 +286,7 @@ def _heterogeneity(findings: Findings, value: _Value) -> str:
     if share is not None and share.estimate is not None:
         parts.append(f"I² = {100 * share.estimate:.0f}%")
         if share.p_value is not None:
-            parts.append(f"p of Q {_p_words(share.p_value)}")
+            parts.append(f"p of Q {p_phrase(share.p_value)}")
     # The prediction interval is made with REML's variance.
     for kind, words in ((Measure.TAU2_REML, "τ² (REML)"), (Measure.TAU2, "τ²")):
         row = findings.find(value.analysis, META, kind, value.term, value.measure.value)
@@ -296,8 +296,3 @@ def _heterogeneity(findings: Findings, value: _Value) -> str:
     scale = " (logit scale)" if value.measure in PERCENT_MEASURES else ""
     scale = " (log scale)" if value.measure is Measure.HAZARD_RATIO else scale
     return f"Between sites: {', '.join(parts)}{scale}" if parts else ""
-
-
-def _p_words(p_value: float) -> str:
-    text = p_words(p_value)
-    return text if text.startswith("<") else f"= {text}"

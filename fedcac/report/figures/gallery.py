@@ -19,6 +19,7 @@ from fedcac.report.findings import Findings
 from fedcac.report.many_sites import is_many
 from fedcac.report.released_scores import pooled_bins, released_scores
 from fedcac.report.wording import (
+    capital,
     reference_note,
     scope_words,
     score_words,
@@ -98,7 +99,7 @@ def _matrices(findings: Findings) -> Iterator[Figure]:
 
 def _names(findings: Findings, spec: AgreementSpec | DistributionSpec) -> tuple[str, str]:
     words = [score_words(findings.protocol, role) for role in (spec.index, spec.reference)]
-    return words[0][:1].upper() + words[0][1:], words[1][:1].upper() + words[1][1:]
+    return capital(words[0]), capital(words[1])
 
 
 def _mixes(findings: Findings) -> Iterator[Figure]:

@@ -15,7 +15,7 @@ from fedcac.report.figures.bars import (
 from fedcac.report.figures.canvas import Figure
 from fedcac.report.figures.survival import SurvivalCurve, SurvivalPlot, draw_survival
 from fedcac.report.findings import Findings
-from fedcac.report.wording import number_words, p_words, score_words
+from fedcac.report.wording import number_words, p_phrase, score_words
 from fedcac.statistics.estimator import POOLED, Estimate
 from fedcac.vocabulary import Measure
 
@@ -48,9 +48,7 @@ def _survival_plot(findings: Findings, spec: KaplanMeierSpec) -> SurvivalPlot:
     test = findings.find(spec.id, POOLED, Measure.LOGRANK_CHI2)
     note = ""
     if test is not None and test.estimate is not None:
-        p_value = p_words(test.p_value)
-        sign = p_value.replace("<", "< ") if p_value.startswith("<") else f"= {p_value}"
-        note = f"Log-rank test stratified by site: p {sign}"
+        note = f"Log-rank test stratified by site: p {p_phrase(test.p_value)}"
     return SurvivalPlot(
         section=f"survival:{spec.id}",
         name=spec.id,

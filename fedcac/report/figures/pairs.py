@@ -6,13 +6,12 @@ from dataclasses import dataclass
 
 from matplotlib.lines import Line2D
 
-from fedcac.report.figures.canvas import BLUE, GREY, INK, Figure, canvas, slug, to_svg
+from fedcac.report.figures.canvas import BLUE, GREY, INK, VERMILLION, Figure, canvas, slug, to_svg
 
 __all__ = ["PairRow", "draw_pairs"]
 
 _WIDTH, _ROW, _TOP, _BOTTOM = 600, 30, 60, 46
 _PLOT_LEFT, _PLOT_RIGHT = 0.27, 0.63
-_ORANGE = "#D55E00"
 _OFFSET = 0.17
 
 Bounds = tuple[float, float | None, float | None]
@@ -62,7 +61,7 @@ def draw_pairs(
                 axes.axhspan(y - 0.5, y + 0.5, color="#f4f7f9", zorder=0)
             for value, words, shift, colour, marker in (
                 (row.first, row.first_words, -_OFFSET, BLUE, "o"),
-                (row.second, row.second_words, _OFFSET, _ORANGE, "s"),
+                (row.second, row.second_words, _OFFSET, VERMILLION, "s"),
             ):
                 middle, low, high = value
                 if low is not None and high is not None:
@@ -83,7 +82,7 @@ def draw_pairs(
         figure.text(0.01, 1 - 20 / height, title, fontsize=13, fontweight="bold", color=INK)
         handles = [
             Line2D([], [], color=BLUE, marker="o", markersize=5, label=names[0]),
-            Line2D([], [], color=_ORANGE, marker="s", markersize=5, label=names[1]),
+            Line2D([], [], color=VERMILLION, marker="s", markersize=5, label=names[1]),
         ]
         figure.legend(
             handles=handles,

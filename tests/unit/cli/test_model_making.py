@@ -10,38 +10,17 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import save
+from tiny_packages import TINY_ENG, tiny_manifest
 
 from fedcac.cli import main
 from fedcac.models import ModelPackage, build_network
 
-ARCHITECTURE: dict[str, Any] = {
-    "planes": [4, 4, 4, 4],
-    "blocks": [1, 1, 1, 1],
-    "groups": 1,
-    "base_width": 64,
-    "decoder": [4, 4, 4, 4],
-}
-MANIFEST: dict[str, Any] = {
-    "name": "our-own",
-    "version": "1.0.0",
-    "family": "eng2021",
-    "architecture": ARCHITECTURE,
-    "input": {"clip_hu": [-800.0, 1200.0], "centre_hu": 200.0, "scale_hu": 1000.0},
-    "calcium_threshold": 0.5,
-    "golden_tolerance": 0.001,
-    "licence": "Apache-2.0",
-    "card": {
-        "intended_use": "A test of the software. Not for clinical use.",
-        "is_demonstration": True,
-        "training_data": "None.",
-        "limitations": "Untrained.",
-    },
-}
+MANIFEST = tiny_manifest(name="our-own")
 
 
 def written(folder: Path, **changes: Any) -> list[str]:
     torch.manual_seed(1)
-    network = build_network("eng2021", dict(ARCHITECTURE))
+    network = build_network("eng2021", dict(TINY_ENG))
     (folder / "weights.safetensors").write_bytes(save(dict(network.state_dict())))
     (folder / "manifest.yaml").write_text(yaml.safe_dump(MANIFEST | changes), encoding="utf-8")
     return [
@@ -70,7 +49,7 @@ def test_own_weights_become_a_package_that_opens(
 @pytest.mark.parametrize(
     ("changes", "code"),
     [
-        ({"architecture": ARCHITECTURE | {"planes": [8, 4, 4, 4]}}, "package.wrong_tensors"),
+        ({"architecture": TINY_ENG | {"planes": [8, 4, 4, 4]}}, "package.wrong_tensors"),
         ({"family": "resnet"}, "package.unknown_family"),
         ({"calcium_threshold": 2.0}, "package.bad_manifest"),
     ],

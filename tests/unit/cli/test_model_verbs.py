@@ -6,36 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-import xgboost
+from tiny_packages import TINY_ENG, TINY_INPUT, tiny_manifest, tiny_second_stage
 
 from fedcac.cli import main
 from fedcac.models import build_network
 from fedcac.models.assembly import assemble_package
-from fedcac.models.second_stage_features import FEATURE_NAMES
 from fedcac.phantom import chest_ct_folder
-
-ARCHITECTURE: dict[str, Any] = {
-    "planes": [4, 4, 4, 4],
-    "blocks": [1, 1, 1, 1],
-    "groups": 1,
-    "base_width": 64,
-    "decoder": [4, 4, 4, 4],
-}
-
-
-def trees() -> bytes:
-    rng = np.random.default_rng(3)
-    features = rng.gamma(1.0, 100.0, (40, len(FEATURE_NAMES)))
-    booster = xgboost.train(
-        {"objective": "reg:absoluteerror", "max_depth": 2, "nthread": 1},
-        xgboost.DMatrix(features, label=np.log1p(features[:, 0]), feature_names=[*FEATURE_NAMES]),
-        num_boost_round=3,
-    )
-    booster.set_attr(slice_increment_mm="5")
-    return bytes(booster.save_raw("json"))
 
 
 @pytest.fixture(scope="module")
@@ -44,30 +22,14 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(3)
     assemble_package(
         folder,
-        document={
-            "name": "tiny-second",
-            "version": "1.0.0",
-            "family": "eng2021",
-            "architecture": ARCHITECTURE,
-            "input": {
-                "clip_hu": [-800.0, 1200.0],
-                "centre_hu": 200.0,
-                "scale_hu": 1000.0,
-                "field_of_view_mm": 120.0,
-            },
-            "calcium_threshold": 0.01,
-            "golden_tolerance": 0.001,
-            "licence": "Apache-2.0",
-            "card": {
-                "intended_use": "Tests only. Not for clinical use.",
-                "is_demonstration": True,
-                "training_data": "None: random weights.",
-                "limitations": "Random weights.",
-            },
-        },
-        weights=build_network("eng2021", ARCHITECTURE),
+        document=tiny_manifest(
+            name="tiny-second",
+            input={**TINY_INPUT, "field_of_view_mm": 120.0},
+            calcium_threshold=0.01,
+        ),
+        weights=build_network("eng2021", TINY_ENG),
         golden_inputs={"hu": torch.zeros(1, 32, 32)},
-        second_stage=trees(),
+        second_stage=tiny_second_stage(),
     )
     return folder
 
@@ -100,7 +62,7 @@ def test_a_signed_package_keeps_its_second_stage(
     (tmp_path / "public").write_text(key.public.to_text(), encoding="ascii")
     checked = run(capsys, "model", "check", str(out), "--key", str(tmp_path / "public"))
     assert checked["is_signature_checked"] is True
-    assert (out / "second_stage.json").read_bytes() == trees()
+    assert (out / "second_stage.json").read_bytes() == tiny_second_stage()
 
 
 def test_the_models_own_score_stands_beside_the_platforms(

@@ -9,51 +9,30 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save
+from tiny_packages import TINY_ENG, tiny_manifest
 
 from fedcac.canonical import canonical_bytes, sha256_hex
 from fedcac.models import ModelPackage, build_network
 from fedcac.models.manifest import PackageManifest
 
-ARCHITECTURE: dict[str, Any] = {
-    "planes": [4, 4, 4, 4],
-    "blocks": [1, 1, 1, 1],
-    "groups": 1,
-    "base_width": 64,
-    "decoder": [4, 4, 4, 4],
-}
-
 
 def manifest_document(tensors: dict[str, torch.Tensor], files: dict[str, str]) -> dict[str, Any]:
-    return {
-        "schema_version": 1,
-        "name": "tiny-test",
-        "version": "1.0.0",
-        "family": "eng2021",
-        "architecture": ARCHITECTURE,
-        "input": {"clip_hu": [-800.0, 1200.0], "centre_hu": 200.0, "scale_hu": 1000.0},
-        "calcium_threshold": 0.5,
-        "files": files,
-        "tensors": {
+    return tiny_manifest(
+        schema_version=1,
+        name="tiny-test",
+        files=files,
+        tensors={
             name: {"shape": list(t.shape), "dtype": str(t.dtype).removeprefix("torch.")}
             for name, t in tensors.items()
         },
-        "golden_tolerance": 0.001,
-        "licence": "Apache-2.0",
-        "card": {
-            "intended_use": "Tests only. Not for clinical use.",
-            "is_demonstration": True,
-            "training_data": "None: random weights.",
-            "limitations": "Random weights.",
-            "measurements": [],
-        },
-    }
+    )
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder that holds a sound, unsigned package."""
     torch.manual_seed(3)
-    network = build_network("eng2021", ARCHITECTURE).eval()
+    network = build_network("eng2021", TINY_ENG).eval()
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     hu = torch.from_numpy(np.random.default_rng(2).normal(60, 150, (2, 64, 64)).astype(np.float32))
     draft = PackageManifest.model_validate_json(canonical_bytes(manifest_document(tensors, {})))

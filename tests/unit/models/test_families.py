@@ -14,6 +14,7 @@ import torch
 import xgboost
 from onnx import TensorProto, helper
 from safetensors.torch import load, save
+from tiny_packages import TINY_ENG, TINY_INPUT, tiny_manifest, tiny_second_stage
 
 from fedcac.canonical import canonical_bytes
 from fedcac.errors import PackageError, UsageError
@@ -34,20 +35,12 @@ from fedcac.signing import SigningKey, trusted
 
 DEMONSTRATION_DIGEST = "sha256:f76762fe1b7774e686e71f42e1ab3d91898fd7393e67ed3c1b33a7ec2fc6650c"
 SPACING = (5.0, 0.7, 0.7)
-INPUT = {"clip_hu": [-800.0, 1200.0], "centre_hu": 200.0, "scale_hu": 1000.0}
-ENG = {
-    "planes": [4, 4, 4, 4],
-    "blocks": [1, 1, 1, 1],
-    "groups": 1,
-    "base_width": 64,
-    "decoder": [4, 4, 4, 4],
-}
 ONNX_SIGNATURE = {
     "inputs": [{"name": "hu", "dtype": "float32", "shape": ["batch", 3, "rows", "columns"]}],
     "outputs": [{"name": "p", "dtype": "float32", "shape": ["batch", 1, "rows", "columns"]}],
 }
 ARCHITECTURES: dict[str, dict[str, Any]] = {
-    "eng2021": ENG,
+    "eng2021": TINY_ENG,
     "hong2025": {"init_features": 8, "growth_rate": 4, "block_config": [1, 1, 1, 1]},
     "miller2023": {
         "hidden": 1,
@@ -75,37 +68,8 @@ def graph() -> bytes:
     return bytes(helper.make_model(made, opset_imports=opset, ir_version=8).SerializeToString())
 
 
-def trees() -> bytes:
-    rng = np.random.default_rng(3)
-    features = rng.gamma(1.0, 100.0, (40, len(FEATURE_NAMES)))
-    booster = xgboost.train(
-        {"objective": "reg:absoluteerror", "max_depth": 2, "nthread": 1},
-        xgboost.DMatrix(features, label=np.log1p(features[:, 0]), feature_names=[*FEATURE_NAMES]),
-        num_boost_round=3,
-    )
-    booster.set_attr(slice_increment_mm="5")
-    return bytes(booster.save_raw("json"))
-
-
 def document(family: str, **changes: Any) -> dict[str, Any]:
-    return {
-        "name": f"tiny-{family}",
-        "version": "1.0.0",
-        "family": family,
-        "architecture": ARCHITECTURES[family],
-        "input": INPUT,
-        "calcium_threshold": 0.5,
-        "golden_tolerance": 0.001,
-        "licence": "Apache-2.0",
-        "card": {
-            "intended_use": "Tests only. Not for clinical use.",
-            "is_demonstration": True,
-            "training_data": "None: random weights.",
-            "limitations": "Random weights.",
-            "measurements": [],
-        },
-        **changes,
-    }
+    return tiny_manifest(family, ARCHITECTURES[family], **changes)
 
 
 def golden_inputs(family: str) -> dict[str, torch.Tensor]:
@@ -148,6 +112,27 @@ def test_package_round_trip(family: str, tmp_path: Path) -> None:
         ModelPackage(opened.manifest, b"", b"", save({"hu": torch.zeros(1, 32, 32)})).check_golden(
             network
         )
+
+
+@pytest.mark.parametrize(
+    ("family", "shape"),
+    [
+        ("hong2025", (2, 8, 8)),
+        ("miller2023", (2, 3, 63, 64)),
+        ("miller2023", (2, 5, 64, 64)),
+        ("onnx", (2, 5, 64, 64)),
+        ("swinunetr", (2, 64, 63)),
+    ],
+)
+def test_golden_inputs_of_a_size_that_the_network_does_not_read_are_refused(
+    family: str, shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    package = made(tmp_path, family)
+    name = next(iter(package.family.inputs))
+    golden = save({**load(package.golden_file), name: torch.zeros(shape)})
+    changed = ModelPackage(package.manifest, b"", package.weights_file, golden)
+    with pytest.raises(PackageError, match="bad_golden_case"):
+        changed.check_golden(package.network())
 
 
 def test_every_family_has_its_round_trip() -> None:
@@ -209,7 +194,7 @@ def test_radiographs_are_classified_and_volumes_refused(tmp_path: Path) -> None:
 
 
 def test_a_second_stage_gives_the_models_own_score(tmp_path: Path) -> None:
-    package = made(tmp_path, "eng2021", second_stage=trees())
+    package = made(tmp_path, "eng2021", second_stage=tiny_second_stage())
     key = SigningKey.generate()
     opened = open_package(seal_package(tmp_path, key).files(), trusted([key.public]))
     stage = opened.second_stage()
@@ -218,7 +203,7 @@ def test_a_second_stage_gives_the_models_own_score(tmp_path: Path) -> None:
     mask = (hu > 200).astype(np.uint8)
     score = stage.native_score(hu, mask, SPACING)
     booster = xgboost.Booster()
-    booster.load_model(bytearray(trees()))
+    booster.load_model(bytearray(tiny_second_stage()))
     features = summarise_exam(hu, mask, SPACING)[None]
     expected = booster.predict(xgboost.DMatrix(features, feature_names=[*FEATURE_NAMES]))
     assert score == pytest.approx(float(np.expm1(expected[0])), rel=1e-5)
@@ -231,7 +216,7 @@ def test_a_second_stage_gives_the_models_own_score(tmp_path: Path) -> None:
 
 
 def other_features() -> bytes:
-    content = json.loads(trees())
+    content = json.loads(tiny_second_stage())
     names = content["learner"]["feature_names"]
     content["learner"]["feature_names"] = [*names[1:], names[0]]
     return json.dumps(content).encode()
@@ -254,7 +239,7 @@ def rename(folder: Path, old: str, new: str) -> None:
 HOSTILE: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "unnamed second stage": (
         "eng2021",
-        lambda f: (f / "second_stage.json").write_bytes(trees()) and None,
+        lambda f: (f / "second_stage.json").write_bytes(tiny_second_stage()) and None,
         "surplus_file",
     ),
     "unnamed graph": (
@@ -295,9 +280,9 @@ def test_hostile_packages_are_refused(fault: str, tmp_path: Path) -> None:
     [
         (
             "swinunetr",
-            {"document": document("swinunetr", input={**INPUT, "field_of_view_mm": 200.0})},
+            {"document": document("swinunetr", input={**TINY_INPUT, "field_of_view_mm": 200.0})},
         ),
-        ("hong2025", {"second_stage": trees()}),
+        ("hong2025", {"second_stage": tiny_second_stage()}),
     ],
 )
 def test_what_a_family_cannot_mean_is_refused(

@@ -13,12 +13,8 @@ from numpy.typing import NDArray
 from safetensors.torch import load, save
 
 from fedcac.errors import CohortError
-from fedcac.models.hong2025 import (
-    THRESHOLDS,
-    HongNetwork,
-    RadiographInput,
-    threshold_probabilities,
-)
+from fedcac.models.hong2025 import HongNetwork
+from fedcac.models.radiograph_input import RadiographInput
 
 TINY = {"init_features": 8, "growth_rate": 4, "block_config": [1, 2, 1, 1]}
 
@@ -103,21 +99,6 @@ def test_other_shapes_are_refused(network: HongNetwork, shape: tuple[int, ...]) 
 def test_parameters_that_make_no_network_are_refused(change: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="four blocks"):
         HongNetwork(**{**TINY, **change})  # type: ignore[arg-type]
-
-
-def test_probabilities_per_threshold() -> None:
-    logits = torch.tensor([[0.0, -np.log(3.0), 2.0], [-40.0, 40.0, 41.0]])
-    found = threshold_probabilities(logits)
-    assert tuple(found) == THRESHOLDS == (0, 100, 400)
-    assert found[0] == pytest.approx([0.5, np.exp(-40.0)], rel=1e-12)
-    assert found[100] == pytest.approx([0.25, 1.0])
-    assert found[400].shape == (2,)
-
-
-@pytest.mark.parametrize("logits", [torch.zeros(3), torch.zeros(2, 4), torch.full((1, 3), np.nan)])
-def test_other_logits_are_refused(logits: torch.Tensor) -> None:
-    with pytest.raises(ValueError, match="logit"):
-        threshold_probabilities(logits)
 
 
 # --- preparing a radiograph ---------------------------------------------------------------------

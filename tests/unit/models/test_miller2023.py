@@ -1,4 +1,4 @@
-"""The ConvLSTM cascade: its equations, its context, its mask, and that batches do not matter."""
+"""The ConvLSTM cascade: its equations, its context and its mask."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fedcac.models.conv_lstm import ConvLstm, ConvLstmCell, ConvLstmSegmenter
-from fedcac.models.miller2023 import MillerCascade, MillerNetwork, MillerOutput
-from fedcac.training.miller2023 import MillerRecipe, focal_loss, miller_loss
+from fedcac.models.miller2023 import MillerNetwork, MillerOutput
+from fedcac.training.miller2023 import focal_loss
 
 TINY: dict[str, Any] = {
     "hidden": 2,
@@ -194,137 +194,63 @@ def test_neighbours_and_their_order_matter() -> None:
         assert (logits - changed).abs().max() > 1e-3
 
 
-def test_only_adjacent_slices_are_context() -> None:
-    cascade = MillerCascade(tiny_network(6), heart_threshold=0.0)
-    volume = torch.randn(5, 16, 16)
-    changed = volume.clone()
-    changed[3] += 1.0
-    before, after = cascade(volume), cascade(changed)
-    for name in ("heart", "coronary", "non_coronary"):
-        moved = (getattr(before, name) - getattr(after, name)).abs().amax(dim=(1, 2))
-        assert (moved > 1e-4).tolist() == [False, False, True, True, True], name
-
-
-def by_hand(network: MillerNetwork, volume: torch.Tensor) -> list[torch.Tensor]:
-    """Heart, masked coronary and masked non-coronary: slice by slice, padded by numpy."""
-    n, rows, columns = volume.shape
-    half = network.window // 2
-    pad = ((half, half), (0, -rows % network.stride), (0, -columns % network.stride))
-    padded = torch.from_numpy(np.pad(volume.numpy(), pad, mode="edge"))
+def by_hand(network: MillerNetwork, windows: torch.Tensor) -> list[torch.Tensor]:
+    """Heart, masked coronary and masked non-coronary, from the logits of one window at a time."""
     slices = []
     with torch.inference_mode():
-        for index in range(n):
-            logits = network(padded[None, index : index + network.window])
-            heart = torch.softmax(logits.heart, 1)[0, 1, :rows, :columns]
-            calcium = torch.softmax(logits.calcium, 1)[0, 1:, :rows, :columns]
+        for window in windows:
+            logits = network(window[None])
+            heart = torch.softmax(logits.heart, 1)[0, 1]
+            calcium = torch.softmax(logits.calcium, 1)[0, 1:]
             slices.append(torch.stack([heart, *(calcium * (heart > 0.5))]))
     return list(torch.stack(slices, dim=1))
 
 
-@pytest.mark.parametrize(
-    ("window", "shape"),
-    [(3, (1, 16, 16)), (3, (2, 8, 24)), (3, (4, 17, 13)), (3, (2, 1, 31)), (5, (4, 7, 9))],
-)
-def test_a_volume_of_any_size_is_segmented_slice_by_slice(
-    window: int, shape: tuple[int, int, int]
-) -> None:
+@pytest.mark.parametrize(("window", "size"), [(3, (16, 16)), (3, (8, 24)), (5, (16, 8))])
+def test_windows_of_a_batch_are_answered_one_by_one(window: int, size: tuple[int, int]) -> None:
     network = tiny_network(7, window=window)
     torch.manual_seed(8)
-    volume = torch.randn(shape)
-    output = MillerCascade(network, batch=3)(volume)
-    expected = by_hand(network, volume)
-    for ours, oracle in zip(_parts(output), expected, strict=True):
-        assert ours.shape == shape
+    windows = torch.randn(4, window, *size)
+    with torch.inference_mode():
+        output = network.probabilities(windows)
+    for ours, oracle in zip(_parts(output), by_hand(network, windows), strict=True):
+        assert ours.shape == (4, *size)
         assert ours.dtype == torch.float32
         torch.testing.assert_close(ours, oracle, atol=1e-5, rtol=0)
 
 
 def test_the_mask_is_zero_outside_the_heart_and_changes_nothing_within() -> None:
     network = tiny_network(9)
-    volume = torch.randn(4, 24, 24)
-    masked = MillerCascade(network)(volume)
-    free = MillerCascade(network, heart_threshold=0.0)(volume)
+    windows = torch.randn(4, 3, 24, 24)
+    with torch.inference_mode():
+        masked = network.probabilities(windows)
+        free = torch.softmax(network(windows).calcium, 1)
     is_heart = masked.heart > 0.5
     assert 0 < is_heart.float().mean() < 1
-    assert (free.coronary[~is_heart] > 0).all()
-    assert (free.non_coronary[~is_heart] > 0).all()
-    assert (masked.coronary[~is_heart] == 0).all()
-    assert (masked.non_coronary[~is_heart] == 0).all()
-    assert torch.equal(masked.heart, free.heart)
-    torch.testing.assert_close(masked.coronary[is_heart], free.coronary[is_heart])
-    assert (masked.label_map[~is_heart] == 0).all()
+    for part, whole in ((masked.coronary, free[:, 1]), (masked.non_coronary, free[:, 2])):
+        assert (whole[~is_heart] > 0).all()
+        assert (part[~is_heart] == 0).all()
+        torch.testing.assert_close(part[is_heart], whole[is_heart])
     total = masked.coronary + masked.non_coronary
     assert (total >= 0).all()
     assert (total <= 1 + 1e-6).all()
 
 
-def test_the_label_is_the_most_probable_class() -> None:
-    coronary = torch.tensor([[[0.5, 0.3, 0.45, 0.0]]])
-    non_coronary = torch.tensor([[[0.2, 0.3, 0.5, 0.0]]])
-    output = MillerOutput(torch.ones(1, 1, 4), coronary, non_coronary)
-    assert output.label_map.tolist() == [[[1, 0, 2, 0]]]
-    assert output.label_map.dtype == torch.uint8
-
-
-def test_a_volume_without_a_heart_has_no_calcium() -> None:
+def test_a_window_without_a_heart_has_no_calcium() -> None:
     network = tiny_network(10)
     with torch.no_grad():
         cast("nn.Conv2d", network.heart.sequence_head[2]).weight.zero_()
         cast("nn.Conv2d", network.heart.slice_head[2]).weight.zero_()
-    output = MillerCascade(network)(torch.randn(3, 16, 16))
+        output = network.probabilities(torch.randn(3, 3, 16, 16))
     torch.testing.assert_close(output.heart, torch.full((3, 16, 16), 0.5))
     assert not output.coronary.any()
     assert not output.non_coronary.any()
 
 
-def test_the_batch_does_not_matter_and_neither_does_the_day() -> None:
-    network = tiny_network(11)
-    volume = torch.randn(5, 16, 15)
-    alone = MillerCascade(network, batch=1)(volume)
-    again = MillerCascade(network, batch=1)(volume)
-    for first, second in zip(_parts(alone), _parts(again), strict=True):
-        assert torch.equal(first, second)
-    for batch in (2, 50):
-        output = MillerCascade(network, batch=batch)(volume)
-        for ours, reference in zip(_parts(output), _parts(alone), strict=True):
-            torch.testing.assert_close(ours, reference, atol=1e-6, rtol=0)
-
-
-def test_a_network_left_in_training_mode_is_not_run_so() -> None:
-    network = tiny_network(12)
-    volume = torch.randn(3, 16, 16)
-    expected = MillerCascade(network)(volume)
-    statistics = {name: buffer.clone() for name, buffer in network.named_buffers()}
-    output = MillerCascade(network.train())(volume)
-    assert torch.equal(output.coronary, expected.coronary)
-    assert all(torch.equal(buffer, statistics[name]) for name, buffer in network.named_buffers())
-
-
-def test_slices_that_are_no_candidates_are_context_only() -> None:
-    cascade = MillerCascade(tiny_network(13), batch=2)
-    volume = torch.randn(5, 16, 16)
-    candidates = torch.tensor([True, False, False, True, True])
-    whole, some = cascade(volume), cascade(volume, candidates)
-    for part, reference in zip(_parts(some), _parts(whole), strict=True):
-        torch.testing.assert_close(part[candidates], reference[candidates], atol=1e-6, rtol=0)
-        assert not part[~candidates].any()
-    none = cascade(volume, torch.zeros(5, dtype=torch.bool))
-    assert not any(part.any() for part in _parts(none))
-
-
-@pytest.mark.parametrize("shape", [(16, 16), (0, 16, 16), (1, 1, 16, 16)])
-def test_a_volume_must_be_one(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="volume must be"):
-        MillerCascade(tiny_network())(torch.zeros(shape))
-
-
-def test_a_cascade_refuses_what_does_not_fit() -> None:
-    network = tiny_network()
-    for wrong in ({"batch": 0}, {"heart_threshold": 1.0}, {"heart_threshold": -0.1}):
-        with pytest.raises(ValueError, match="batch must be positive"):
-            MillerCascade(network, **cast("Any", wrong))
-    with pytest.raises(ValueError, match="candidates"):
-        MillerCascade(network)(torch.zeros(3, 8, 8), torch.ones(2, dtype=torch.bool))
+@pytest.mark.parametrize("shape", [(3, 16, 16), (1, 5, 16, 16), (1, 3, 16, 15)])
+def test_windows_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        tiny_network().probabilities(torch.zeros(shape))
 
 
 @pytest.mark.parametrize("merge", ["sum", "maximum"])
@@ -333,7 +259,8 @@ def test_every_parameter_learns(merge: str) -> None:
     torch.manual_seed(15)
     heart = torch.randint(0, 2, (2, 24, 24))
     calcium = torch.randint(0, 3, (2, 24, 24))
-    loss = miller_loss(network(torch.randn(2, 3, 24, 24)), heart, calcium, MillerRecipe(1, 2))
+    logits = network(torch.randn(2, 3, 24, 24))
+    loss = focal_loss(logits.heart, heart, 0.0) + focal_loss(logits.calcium, calcium, 2.0)
     loss.backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name
@@ -367,13 +294,13 @@ def test_weights_survive_safetensors(tmp_path: Path) -> None:
     network = tiny_network(17)
     save_file(network.state_dict(), tmp_path / "weights.safetensors")
     other = tiny_network(18)
-    volume = torch.randn(3, 16, 16)
-    assert not torch.equal(MillerCascade(other)(volume).heart, MillerCascade(network)(volume).heart)
-    other.load_state_dict(load_file(tmp_path / "weights.safetensors"), strict=True)
-    for ours, reference in zip(
-        _parts(MillerCascade(other)(volume)), _parts(MillerCascade(network)(volume)), strict=True
-    ):
-        assert torch.equal(ours, reference)
+    windows = torch.randn(2, 3, 16, 16)
+    with torch.inference_mode():
+        expected = network(windows)
+        assert not torch.equal(other(windows).heart, expected.heart)
+        other.load_state_dict(load_file(tmp_path / "weights.safetensors"), strict=True)
+        for ours, reference in zip(other(windows), expected, strict=True):
+            assert torch.equal(ours, reference)
 
 
 def test_the_stated_size_of_the_full_network() -> None:

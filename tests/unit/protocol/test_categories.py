@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedcac.protocol import CategoryScheme
+from fedcac.protocol.categories import category_scores
 from fedcac.vocabulary import BoundaryConvention
 
 SCORES = (0.0, 0.5, 1.0, 10.0, 10.4, 10.6, 100.0, 100.4, 400.0, 400.6)
@@ -33,6 +34,15 @@ def scheme(convention: BoundaryConvention) -> CategoryScheme:
 def test_scores_at_boundaries(convention: str, categories: tuple[int, ...]) -> None:
     found = scheme(BoundaryConvention(convention)).categorise(np.array(SCORES))
     assert tuple(found) == categories
+
+
+@pytest.mark.parametrize("convention", list(BoundaryConvention))
+def test_the_score_that_stands_for_a_category_lies_in_it(convention: BoundaryConvention) -> None:
+    bands = scheme(convention)
+    scores = category_scores(bands)
+    assert list(scores) == list(bands.labels)
+    found = bands.categorise(np.array(list(scores.values())))
+    assert found.tolist() == list(range(bands.n_categories))
 
 
 @given(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from plans import SPECS
 
 from fedcac.cli import main
 from fedcac.errors import ProtocolError
@@ -15,6 +16,7 @@ from fedcac.protocol import Amendment, Protocol
 from fedcac.protocol.catalogue import load_shipped, shipped_protocols
 from fedcac.protocol.differences import protocol_differences
 from fedcac.protocol.loading import load_protocol
+from fedcac.protocol.schema import ClinicalCriterion
 
 # The first version of a protocol: it amends nothing.
 BASE = load_shipped("demo-nongated").model_copy(update={"version": 1, "amends": ()})
@@ -70,6 +72,30 @@ def test_what_differs_is_said_by_name() -> None:
     ]
     reason = Amendment(version=1, reason="Stricter.")
     assert words(changed(amends=(reason,))) == ["amends was added: version 1; reason Stricter."]
+
+
+def test_sentences_are_compared_as_often_as_they_stand_there() -> None:
+    one, other = changed(inclusion=("A CT.", "A table.")), changed(inclusion=("A table.", "A CT."))
+    assert words(other, one) == [
+        "order of the inclusion criteria: A CT.; A table. became A table.; A CT."
+    ]
+    twice = changed(inclusion=("A CT.", "A table.", "A CT."))
+    assert words(twice, one) == ["inclusion criterion was added: 'A CT.'"]
+    assert words(one, twice) == ["inclusion criterion was removed; it was 'A CT.'"]
+
+
+def test_a_zero_is_said_and_what_is_not_set_is_not() -> None:
+    criterion = ClinicalCriterion(column="early", exclude_if=0, statement="Not treated early.")
+    (added,) = words(changed(clinical_criteria=(criterion,)))
+    assert added == (
+        "clinical criterion early was added: column early; exclude_if 0; "
+        "statement Not treated early."
+    )
+    # No flag that is off, no empty list.
+    (added,) = words(changed(analyses=(*BASE.analyses, SPECS["descriptives"])))
+    assert added == (
+        "analysis x was added: id x; kind descriptives; covariates age, sex, vendor; by mace"
+    )
 
 
 @pytest.mark.parametrize(("one", "other"), [*product(sorted(shipped_protocols()), repeat=2)])

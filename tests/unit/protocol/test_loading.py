@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from plans import plan
 
@@ -84,6 +84,9 @@ def test_numbers_have_one_reading(number: str) -> None:
         ("remark: 2020-13-45", "unknown_key"),
         ("remark: =", "unknown_key"),
         ('remark: "\\ud800"', "bad_value"),
+        # Beyond Unicode's last character, and beyond any number of a character.
+        ('remark: "\\U00110000"', "not_yaml"),
+        ('remark: "\\UFFFFFFFF"', "not_yaml"),
         ('"\\ud800": 1', "bad_value"),
         ("remark: " + "[" * 3000 + "]" * 3000, "not_yaml"),
     ],
@@ -104,6 +107,7 @@ FRAGMENTS = st.lists(
 ).map("".join)
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(TEXT)), FRAGMENTS)
 def test_any_text_is_a_protocol_or_an_error_of_protocols(position: int, fragment: str) -> None:
     for text in (fragment, TEXT[:position] + fragment + TEXT[position:]):
@@ -113,6 +117,15 @@ def test_any_text_is_a_protocol_or_an_error_of_protocols(position: int, fragment
             assert error.code.startswith("protocol.")  # noqa: PT017
         else:
             assert parsed.digest().startswith("sha256:")
+
+
+def test_a_key_with_an_analysis_kind_for_its_name_hides_no_other_fault() -> None:
+    broken = TEXT.replace("    ties: efron", "    cox: 3\n    ties: exact")
+    with pytest.raises(ProtocolError) as caught:
+        parse_protocol(broken)
+    line = line_of("ties: efron")
+    assert f"line {line}: analyses.3.cox: unknown key" in str(caught.value)
+    assert f"line {line + 1}: analyses.3.ties: Input should be 'efron'" in str(caught.value)
 
 
 def test_a_key_given_twice_is_refused() -> None:
@@ -138,6 +151,20 @@ def test_every_problem_is_listed_at_once() -> None:
     )
     with pytest.raises(ProtocolError, match="2 problems"):
         parse_protocol(broken)
+
+
+def test_of_very_many_problems_the_first_are_named_and_all_are_counted() -> None:
+    unknown = "".join(f"remark_{number:03d}: 1\n" for number in range(1, 121))
+    with pytest.raises(ProtocolError) as caught:
+        parse_protocol(f"{TEXT}{unknown}")
+    assert caught.value.code == "protocol.unknown_key"
+    first, *listed, last = caught.value.message.splitlines()
+    assert first.endswith("has 120 problems:")
+    n_lines = len(TEXT.splitlines())
+    assert [line.split(": ")[0].strip() for line in listed] == [
+        f"line {n_lines + number}" for number in range(1, 51)
+    ]
+    assert last == "  and 70 more"
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

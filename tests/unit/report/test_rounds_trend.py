@@ -85,6 +85,16 @@ def test_every_site_has_a_panel_in_every_chart(rounds: list[Path], tmp_path: Pat
     assert "<script" not in page
 
 
+def test_a_comparison_leaves_nothing_of_an_earlier_one(rounds: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "o"
+    assert main(["compare", *map(str, rounds[:3]), "--out", str(out)]) == 0
+    for kept, folders in (("comparison.csv", rounds[:2]), ("rounds.csv", rounds[:3])):
+        assert main(["compare", *map(str, folders), "--out", str(out)]) == 0
+        assert [table.name for table in out.glob("*.csv")] == [kept]
+        assert not (out / "figures" / "comparison.svg").exists() or len(folders) == 2
+        assert bool([*(out / "figures").glob("runs_*")]) == (len(folders) == 3)
+
+
 def test_no_test_where_the_patients_may_be_the_same(rounds: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "o"
     assert main(["compare", *map(str, rounds[:3]), "--out", str(out)]) == 0

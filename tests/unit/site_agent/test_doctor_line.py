@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -66,6 +67,7 @@ class Line:
         self.authority = certificate("Consortium", None, 3000)
         self.issuer = self.authority
         self.days, self.name, self.skew_s = 800, "127.0.0.1", 0.0
+        self.host = "127.0.0.1"
 
     def serve(self) -> HTTPServer:
         line = self
@@ -127,7 +129,7 @@ def line(tmp_path: Path) -> Iterator[Callable[..., dict[str, Any]]]:
         (home / "ca.crt").write_bytes(pem(made.authority))
         (home / "courier.toml").write_text(
             'site = "duke"\nspool = "../spool"\n'
-            f'superlink = "127.0.0.1:{server.server_address[1]}"\n'
+            f'superlink = "{made.host}:{server.server_address[1]}"\n'
             f'coordinator_key = "{CourierKey.generate().public.to_text()}"\n'
         )
         situation = Situation(Bench(tmp_path).folder, CourierFolder(home))
@@ -164,6 +166,21 @@ def test_a_clock_that_flower_turns_away(
     found = line(skew_s=skew_s)
     assert found["clock"].status == status
     assert found["line"].status == "ok"
+
+
+def test_a_coordinator_whose_name_is_a_clock_is_no_clock(
+    line: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    genuine = socket.create_connection
+
+    def connect(address: tuple[str, int], timeout: float) -> socket.socket:
+        return genuine(("127.0.0.1", address[1]), timeout)
+
+    monkeypatch.setattr(socket, "create_connection", connect)
+    found = line(name="clock.example", host="clock.example")
+    assert "clock.example" in found["line"].found
+    assert (found["line"].status, found["clock"].status) == ("ok", "ok")
+    assert found["clock"].found == "The two clocks agree."
 
 
 def test_tls_opened_by_the_hospitals_proxy(line: Callable[..., dict[str, Any]]) -> None:

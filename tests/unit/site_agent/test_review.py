@@ -67,6 +67,17 @@ def protocol_for(kind: str) -> Protocol:
     return plan([*needed_models(SPECS[kind]).values(), SPECS[kind]])
 
 
+def request_for(protocol: Protocol, queries: Mapping[str, Query], exchange: int = 1) -> Request:
+    return Request(
+        round_id=ROUND,
+        issued_at=NOW,
+        exchange=exchange,
+        protocol_digest=protocol.digest(),
+        expires_at=NOW,
+        queries=dict(queries),
+    )
+
+
 def held_replies(kind: str, profile: str, most: int = 30) -> Iterator[HeldReply]:
     """Yield every held reply of a round of one site, each as it is before it leaves."""
     protocol, cohort, ledger = protocol_for(kind), cohort_of(), MemoryLedger()
@@ -76,14 +87,7 @@ def held_replies(kind: str, profile: str, most: int = 30) -> Iterator[HeldReply]
     for exchange in range(1, most):
         if session.is_finished:
             return
-        request = Request(
-            round_id=ROUND,
-            issued_at=NOW,
-            exchange=exchange,
-            protocol_digest=protocol.digest(),
-            expires_at=NOW,
-            queries=session.queries,
-        )
+        request = request_for(protocol, session.queries, exchange)
         reply = answerer.reply(request, sha256_hex(b"request"), protocol, cohort, "here", NOW).reply
         yield HeldReply(
             envelope=reply.seal(KEY),
@@ -279,14 +283,7 @@ def test_a_question_asked_before_is_recognised() -> None:
     answerer = Answerer(policy, ledger, b"a site's secret")
     shown = []
     for exchange in (1, 2):
-        request = Request(
-            round_id=ROUND,
-            issued_at=NOW,
-            exchange=exchange,
-            protocol_digest=protocol.digest(),
-            expires_at=NOW,
-            queries={"x": Query(step="counts")},
-        )
+        request = request_for(protocol, {"x": Query(step="counts")}, exchange)
         reply = answerer.reply(request, sha256_hex(b"request"), protocol, cohort, "here", NOW).reply
         held = HeldReply(reply.seal(KEY), protocol, request, policy, ledger.entries)
         shown.append(review_document(held))
@@ -299,14 +296,7 @@ def test_a_question_asked_before_is_recognised() -> None:
 def test_an_analysis_that_the_protocol_lacks_is_shown_as_refused() -> None:
     protocol, policy = protocol_for("accuracy"), load_policy("research")
     ledger = MemoryLedger()
-    request = Request(
-        round_id=ROUND,
-        issued_at=NOW,
-        exchange=1,
-        protocol_digest=protocol.digest(),
-        expires_at=NOW,
-        queries={"other": Query(step="counts")},
-    )
+    request = request_for(protocol, {"other": Query(step="counts")})
     answerer = Answerer(policy, ledger, b"a site's secret")
     reply = answerer.reply(
         request, sha256_hex(b"request"), protocol, cohort_of(), "here", NOW
@@ -337,14 +327,7 @@ class Held:
             sites=("here",),
             expires_at=NOW,
         ).seal(lead)
-        request = Request(
-            round_id=ROUND,
-            issued_at=NOW,
-            exchange=1,
-            protocol_digest=protocol.digest(),
-            expires_at=NOW,
-            queries={"x": Query(step="counts")},
-        ).seal(lead)
+        request = request_for(protocol, {"x": Query(step="counts")}).seal(lead)
         self.spool = Spool.at(self.folder.spool_path)
         self.spool.inbox.put(parcel_name(ROUND, "offer"), offer)
         self.spool.inbox.put(parcel_name(ROUND, "protocol"), seal_protocol(protocol, lead))
@@ -514,14 +497,7 @@ def test_what_is_added_under_masks_is_shown_with_its_numbers() -> None:
     protocol = protocol_for("agreement").model_copy(update={"pooling": Pooling(mode="masked")})
     cohort, ledger = cohort_of(40), MemoryLedger()
     policy = load_policy("research")
-    request = Request(
-        round_id=ROUND,
-        issued_at=NOW,
-        exchange=1,
-        protocol_digest=protocol.digest(),
-        expires_at=NOW,
-        queries=PoolingSession(protocol, [SiteName("here")]).queries,
-    )
+    request = request_for(protocol, PoolingSession(protocol, [SiteName("here")]).queries)
     answerer = Answerer(policy, ledger, b"a site's secret")
     reply = answerer.reply(
         request, sha256_hex(b"request"), protocol, cohort, "here", NOW, least_sites=3

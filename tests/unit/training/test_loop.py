@@ -8,7 +8,6 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -18,7 +17,6 @@ from safetensors.torch import save_file
 from torch import nn
 
 from fedcac.errors import IntegrityError, PackageError, UsageError
-from fedcac.models import PackageManifest
 from fedcac.models.eng2021 import EngNetwork
 from fedcac.models.hong2025 import HongNetwork
 from fedcac.models.manifest import InputSpec
@@ -260,7 +258,6 @@ def test_curves_have_a_row_an_epoch_and_blanks_where_nothing_exists() -> None:
 # --- the families' courses ------------------------------------------------------------------
 
 SPEC = InputSpec(clip_hu=(-200.0, 800.0), centre_hu=300.0, scale_hu=500.0)
-MANIFEST = cast("PackageManifest", SimpleNamespace(input=SPEC, calcium_threshold=0.5))
 
 
 def small_stack(n_exams: int = 2, n_slices: int = 5, with_heart: bool = True) -> ExamStack:
@@ -282,7 +279,7 @@ def eng_course(rng: np.random.Generator) -> EngCourse:
     network = EngNetwork((8, 8, 8, 8), (1, 1, 1, 1), 1, 16, (8, 8, 8, 8))
     stack = small_stack()
     recipe = Recipe(3, 2, 3, negative_share=None, first_negatives=0.0, entropy_weight=0.0)
-    return EngCourse(network, MANIFEST, SlicePool(stack.hu, stack.vessel_map), recipe, rng)
+    return EngCourse(network, SPEC, SlicePool(stack.hu, stack.vessel_map), recipe, rng)
 
 
 def miller_course(_: np.random.Generator) -> MillerCourse:
@@ -355,7 +352,7 @@ def test_a_pretrained_encoder_has_its_own_rate_and_waits(tmp_path: Path) -> None
     recipe = Recipe(2, 3, 2, pretrained_delay=2, warm_up=2)
     stack, rng = small_stack(), np.random.default_rng(0)
     pool = SlicePool(stack.hu, stack.vessel_map)
-    course = EngCourse(network, MANIFEST, pool, recipe, rng, names)
+    course = EngCourse(network, SPEC, pool, recipe, rng, names)
     fresh, pretrained = course.groups()
     assert (fresh.learning_rate, pretrained.learning_rate) == (1e-3, 1e-4)
     assert [fresh.factor(s) for s in (0, 1)] == [0.5, 1.0]

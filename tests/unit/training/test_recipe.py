@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,18 +11,11 @@ import torch
 from torch import nn
 
 import fedcac.training.recipe as module
-from fedcac.models import PackageManifest
 from fedcac.models.eng2021 import EngNetwork
+from fedcac.models.manifest import InputSpec
 from fedcac.training.recipe import Recipe, SlicePool, segmentation_loss, train_network
 
-# The recipe reads no more of a manifest than how to scale HU and where to cut probabilities.
-MANIFEST = cast(
-    "PackageManifest",
-    SimpleNamespace(
-        input=SimpleNamespace(clip_hu=(-200.0, 800.0), centre_hu=300.0, scale_hu=500.0),
-        calcium_threshold=0.5,
-    ),
-)
+SPEC = InputSpec(clip_hu=(-200.0, 800.0), centre_hu=300.0, scale_hu=500.0)
 
 
 def easy_pool(n_positive: int = 12, n_negative: int = 20) -> SlicePool:
@@ -49,7 +41,7 @@ def train(
 ) -> tuple[list[float], dict[str, torch.Tensor]]:
     network, lines = small_network(), list[str]()
     recipe = Recipe(epochs, iterations, 6, learning_rate=1e-2, warm_up=5)
-    train_network(network, MANIFEST, easy_pool(), recipe, np.random.default_rng(seed), lines.append)
+    train_network(network, SPEC, easy_pool(), recipe, np.random.default_rng(seed), lines.append)
     assert not network.training
     losses = [float(re.findall(r"loss ([0-9.]+)", line)[0]) for line in lines]
     return losses, network.state_dict()
@@ -103,9 +95,7 @@ def test_misclassified_negatives_join(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(module, "_draw_batch", watch)
     lines: list[str] = []
-    train_network(
-        SeesBright(), MANIFEST, pool, Recipe(2, 1, 4), np.random.default_rng(0), lines.append
-    )
+    train_network(SeesBright(), SPEC, pool, Recipe(2, 1, 4), np.random.default_rng(0), lines.append)
     assert len(seen[0]) == 3
     assert seen[1] == seen[0] | set(bones.tolist())
     assert seen[1] > seen[0]
