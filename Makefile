@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 OUT ?= demo-out
 
-.PHONY: demo deploy-demo test coverage check docs docs-site bench sbom audit demo-model clean
+.PHONY: demo deploy-demo test coverage mutants check docs docs-site bench sbom audit demo-model clean
 
 demo: $(VENV)/.site-installed ## a whole signed round of four sites, from DICOM to report
 	$(BIN)/fedcac demo --out $(OUT)
@@ -22,6 +22,9 @@ coverage: $(VENV)/.dev-installed ## every test, and whether each room is covered
 	$(BIN)/pytest -n 2 --dist loadfile -rs --cov --cov-report=
 	$(BIN)/coverage json -q -o build/coverage/report.json
 	$(BIN)/python tests/coverage_gate.py build/coverage/report.json
+
+mutants: $(VENV)/.dev-installed ## faults planted in the release gate: does a test notice each of them?
+	$(BIN)/python -m tests.mutation disclosure
 
 check: $(VENV)/.dev-installed ## format, lint, types, layers
 	$(BIN)/ruff format --check .

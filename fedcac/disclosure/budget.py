@@ -34,7 +34,7 @@ def is_over_budget(
         What was charged about the question's cohort before.
     """
     # A repeated answer tells nothing new, so each question is charged once.
-    charged = [entry for entry in about if entry.repeats is None and entry.payload is not None]
+    charged = [entry for entry in about if entry.repeats is None]
     spent = sum(numbers_released(entry.payload or {}) for entry in charged)
     columns = {*question.columns, *(name for entry in about for name in entry.columns)}
     limit: float = policy.cox.budget_share * released["n_patients"] * max(len(columns), 1)

@@ -7,6 +7,7 @@ were all told before tells nothing about them. Other numbers are withheld.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations, product
 from typing import Any
 
 from fedcac.aggregate import BinnedCounts, CrossTable, SurvivalTable
@@ -85,22 +86,68 @@ def tells_few_between(
     """Say whether sizes of categories and numbers of positives of a score differ by few.
 
     Among as many patients. Both count those above a cut-off, so that few lie between two of them.
+    Where a category is withheld, what is left between two cut-offs when the categories shown there
+    are taken off must not be few either.
     """
-    now = set(class_sizes(released)), _above(released)
+    if not (class_sizes(released) or _sizes(released)):
+        return False
+    told: list[tuple[Question | LedgerEntry, Payload]] = [(question, released)]
     for entry in past:
         payload: Payload = entry.payload or {}
         is_same = payload["n_patients"] == released["n_patients"]
-        if entry.cohort_digest != question.cohort_digest or not is_same:
+        if entry.cohort_digest == question.cohort_digest and is_same:
+            told.append((entry, payload))
+    lists = [_sizes(payload) for _, payload in told]
+    for (of_sizes, payload), sizes in zip(told, lists, strict=True):
+        if not sizes:
             continue
-        then = set(class_sizes(payload)), _above(payload)
-        for classes, above, of_classes, of_sizes in (
-            (now[0], then[1], question, entry),
-            (then[0], now[1], entry, question),
-        ):
-            is_of_one = _class_columns(of_classes) & set(of_sizes.columns)
-            if is_of_one and any(is_few(abs(a - b), policy) for a in classes for b in above):
-                return True
+        classes = {
+            size
+            for of_classes, other in told
+            if _class_columns(of_classes) & set(of_sizes.columns)
+            for size in class_sizes(other)
+        }
+        n = released["n_patients"]
+        if any(is_few(abs(a - b), policy) for a in classes for b in _above(payload)):
+            return True
+        if _are_few_left(_joined(sizes, lists), {0, n, *classes}, n, policy):
+            return True
     return False
+
+
+def _joined(sizes: Sequence[int | None], lists: Sequence[Sequence[int | None]]) -> list[int | None]:
+    """Return sizes of categories with those that answers by the same categories tell besides.
+
+    Which answers these are is not known: as many groups, and equal where both tell a size.
+    """
+    joined = list(sizes)
+    for other in lists:
+        pairs = list(zip(joined, other, strict=False))
+        if len(other) == len(joined) and all(None in pair or len({*pair}) == 1 for pair in pairs):
+            joined = [second if first is None else first for first, second in pairs]
+    return joined
+
+
+def _are_few_left(
+    sizes: Sequence[int | None], known: set[int], n_patients: int, policy: Policy
+) -> bool:
+    """Say whether few are left between two cut-offs beside the categories shown there.
+
+    `known` are numbers above cut-offs. At which is not known, but a number above a cut-off is at
+    least that of the categories shown above it, and leaves room for those shown below it.
+    """
+    shown = [size or 0 for size in sizes]
+    numbers = [
+        [n for n in known if sum(shown[cut:]) <= n <= n_patients - sum(shown[:cut])]
+        for cut in range(len(shown) + 1)
+    ]
+    return any(
+        is_few(upper - lower - sum(shown[low:high]), policy)
+        for low, high in combinations(range(len(numbers)), 2)
+        # Where none is shown, nothing is taken off.
+        if any(shown[low:high])
+        for upper, lower in product(numbers[low], numbers[high])
+    )
 
 
 def _class_columns(asked: Question | LedgerEntry) -> set[str]:
@@ -161,14 +208,17 @@ def _sizes(payload: Payload) -> list[int | None]:
         return [row[0] if row else None for row in payload["at_risk"]]
     kind = registered().get(payload["kind"])
     is_binned = kind is not None and issubclass(kind, BinnedCounts) and kind.has_common_grid
-    if not is_binned or len(payload["counts"]) < 2 or not payload["starts"][0][0]:
+    if not is_binned or len(payload["counts"]) < 2:
         return []
-    # The first variable of a table of characteristics is the group, merged ones in one bin.
-    starts, counts = payload["starts"][0][0], payload["counts"][0][0]
-    sizes: list[int | None] = [0] * len(payload["counts"][1])
-    for start, count in zip(starts, counts, strict=True):
-        sizes[start] = count
-    return sizes
+    # The first variable of a table of characteristics is the groups' sizes. Where it does not
+    # tell them one by one, the variables after it tell those of the groups that they show.
+    own, *variables = payload["counts"]
+    if len(own[0]) == len(variables[0]):
+        return list(own[0])
+    return [
+        max((sum(groups[number]) for groups in variables if groups[number]), default=None)
+        for number in range(len(variables[0]))
+    ]
 
 
 def _without_untold_parts(released: dict[str, Any], table: Payload) -> dict[str, Any]:

@@ -51,8 +51,8 @@ def are_curves_compatible(one: Payload, other: Payload, policy: Policy) -> bool:
     parts = [(first, second)]
     if n == m:
         # All but one group of the same patients: what is left is that group, cut more finely.
-        parts += [(first, _without(second, i)) for i in range(len(second)) if len(second) > 1]
-        parts += [(_without(first, i), second) for i in range(len(first)) if len(first) > 1]
+        parts += [(first, _without(second, i)) for i in range(len(second))]
+        parts += [(_without(first, i), second) for i in range(len(first))]
     return not any(_tells_few(a, n, b, m, policy) for a, b in parts)
 
 

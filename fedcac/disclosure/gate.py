@@ -276,13 +276,14 @@ class Gate:
         """Say whether sums over this group and those told of tell one over few patients."""
         if not question.group:
             return False
-        known = [
-            self._ledger.groups.get(entry.group)
+        told = {
+            entry.group
             for entry in past
             if entry.cohort_digest == question.cohort_digest and entry.group is not None
-        ]
-        groups = {group for group in known if group is not None}
-        if None in known:
+        }
+        found = map(self._ledger.groups.get, told)
+        groups = {group for group in found if group is not None}
+        if len(groups) < len(told):
             # The file beside the ledger has gone: what was told of cannot be known.
             return True
         if question.group in groups:

@@ -15,9 +15,23 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, NonNegativeInt, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    NonNegativeInt,
+    ValidationError,
+)
 
-from fedcac.canonical import Digest, canonical_bytes, digest_of, sha256_hex
+from fedcac.canonical import (
+    Digest,
+    canonical_bytes,
+    digest_of,
+    require_canonical,
+    sha256_hex,
+)
 from fedcac.disclosure.groups import FileGroups, Groups
 from fedcac.disclosure.question import Question
 from fedcac.errors import IntegrityError
@@ -61,7 +75,7 @@ class LedgerEntry(BaseModel):
     kind: str
     release_digest: DigestText | None = None
     n_bytes: NonNegativeInt = 0
-    payload: dict[str, JsonValue] | None = None
+    payload: Annotated[dict[str, JsonValue], AfterValidator(require_canonical)] | None = None
     refusal: RefusalCode | None = None
     repeats: NonNegativeInt | None = None
     least_sites: NonNegativeInt = 0

@@ -86,10 +86,19 @@ def _told_of(payload: Payload, counts: Counts) -> Iterator[Mask]:
     if kind is not None and issubclass(kind, BinnedCounts):
         for starts, groups in zip(payload["starts"], payload["counts"], strict=True):
             yield from _told_of_bins(starts, groups, counts, kind.are_groups_nested)
+            if kind.has_common_grid:
+                # Of a group's patients those whose value is known, which may be all.
+                yield from _told_of_groups([sum(row) if row else None for row in groups], counts)
     if shape_is(payload, SurvivalTable):
-        shown = [(g, row[0]) for g, row in enumerate(payload["at_risk"]) if row]
-        if len(payload["at_risk"]) == size and all(counts[g].sum() == n for g, n in shown):
-            yield from (_rows(size, g, g + 1) for g, _ in shown)
+        sizes = [row[0] if row else None for row in payload["at_risk"]]
+        yield from _told_of_groups(sizes, counts)
+
+
+def _told_of_groups(sizes: Sequence[int | None], counts: Counts) -> Iterator[Mask]:
+    shown = [(group, n) for group, n in enumerate(sizes) if n is not None]
+    size = len(counts)
+    if len(sizes) == size and all(counts[group].sum() == n for group, n in shown):
+        yield from (_rows(size, group, group + 1) for group, _ in shown)
 
 
 def _told_of_bins(
@@ -104,7 +113,7 @@ def _told_of_bins(
             yield from _told_of_pairs(starts, groups, counts)
         return
     # The groups' own sizes, or the categories of a score by group.
-    if not all(starts) or len({tuple(first) for first in starts}) > 1:
+    if len({tuple(first) for first in starts}) > 1:
         return
     edges = [*starts[0], size]
     sizes = np.sum(groups, axis=0)
@@ -122,8 +131,8 @@ def _told_of_pairs(
     """Yield a class's patients below and above a cut-off of another score, where bins tell them."""
     size = len(counts)
     for positive, (firsts, row) in enumerate(zip(starts, groups, strict=True)):
-        below = [0, *accumulate(row)]
-        parts = {n for n in below[1:-1] if firsts}
+        below = list(accumulate(row))
+        parts = set(below[:-1])
         # Of two tests at once, the second is in every other of four bins.
         if list(firsts) == [0, 1, 2, 3]:
             parts.add(row[0] + row[2])

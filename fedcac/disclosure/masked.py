@@ -13,8 +13,6 @@ what a single site shows are therefore relaxed, and those about what a sum can t
 
 from __future__ import annotations
 
-from typing import Any
-
 from fedcac.aggregate import (
     Aggregate,
     BinnedCounts,
@@ -22,10 +20,11 @@ from fedcac.aggregate import (
     Moments,
     PairedMoments,
     SurvivalTable,
+    Totals,
 )
 from fedcac.disclosure.policy import Policy
 from fedcac.disclosure.rules import apply_rule
-from fedcac.vocabulary import CellStatus, RefusalCode
+from fedcac.vocabulary import RefusalCode
 
 __all__ = ["LEAST_SITES", "are_counts_alone", "judge", "patients_behind", "shared"]
 
@@ -69,10 +68,10 @@ def judge(aggregate: Aggregate, policy: Policy, least_sites: int) -> Aggregate |
         least = max(policy.minimum_cell, relaxed.minimum_patients)
         return apply_rule(aggregate, policy.model_copy(update={"minimum_patients": least}))
     judged = apply_rule(aggregate, relaxed)
-    if isinstance(judged, RefusalCode) or not _is_partial(judged):
-        return judged
-    # A row left out at one site would be that of the other sites in the sum, and not comparable.
-    return RefusalCode.TOO_FEW_PER_CATEGORY
+    if isinstance(judged, Totals) and not all(judged.values):
+        # A row left out at one site would be that of the others in the sum, and not comparable.
+        return RefusalCode.TOO_FEW_PER_CATEGORY
+    return judged
 
 
 def _relaxed(policy: Policy, least_sites: int) -> Policy:
@@ -91,11 +90,4 @@ def _relaxed(policy: Policy, least_sites: int) -> Policy:
             "zero_is_small": False,
             "cox": cox,
         }
-    )
-
-
-def _is_partial(aggregate: Any) -> bool:
-    values = getattr(aggregate, "values", ())
-    return any(not row for row in values) or any(
-        isinstance(cell, CellStatus) for row in values for cell in row
     )

@@ -189,7 +189,16 @@ def _shipped(name: str) -> Policy:
 def _parse(text: str, origin: str) -> Policy:
     try:
         document = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, TypeError) as error:
+    # Beside its own errors the reader lets out those of dates, numbers, nesting and characters.
+    except (
+        yaml.YAMLError,
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise PolicyError(
             f"The disclosure policy in {origin} is not readable YAML: {error}",
             code="unreadable",

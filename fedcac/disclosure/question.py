@@ -10,6 +10,7 @@ from fedcac.exchange.messages import Query
 from fedcac.protocol import (
     AnalysisSpec,
     BlandAltmanSpec,
+    ComparisonSpec,
     CorrelationSpec,
     DistributionSpec,
     KaplanMeierSpec,
@@ -163,4 +164,7 @@ def _scores(protocol: Protocol, analysis: str) -> list[str]:
         return []
     spec = protocol.analysis(analysis)
     roles = (getattr(spec, "index", "index"), getattr(spec, "reference", "reference"))
+    if isinstance(spec, ComparisonSpec) and spec.compare == "references":
+        # The second score is that by whose classes an answer tells.
+        roles = ("reference", "index")
     return [protocol.score_column(role) for role in roles]

@@ -35,11 +35,17 @@ from fedcac.statistics.estimator import (
 )
 from fedcac.statistics.fit import Fit
 from fedcac.statistics.heterogeneity import MINIMUM_SITES
-from fedcac.statistics.intervals import Z95
 from fedcac.statistics.kappa import Kappa, cohen_kappa
 from fedcac.statistics.meta_rows import meta_rows, without
 from fedcac.statistics.paired_counts import bhapkar, stuart_maxwell
-from fedcac.statistics.rows import Value, absent_status, refusal_status, two_sided_p, value_row
+from fedcac.statistics.rows import (
+    Value,
+    absent_status,
+    refusal_status,
+    two_sided_p,
+    value_row,
+    wald,
+)
 from fedcac.vocabulary import KappaWeights, Measure, RefusalCode, RowStatus, SiteName
 
 __all__ = ["Agreement"]
@@ -197,19 +203,9 @@ class Agreement(Estimator[AgreementSpec]):
             return Estimate(
                 self.spec.id, scope, measure, term=term, n=n, status=RowStatus.NOT_ESTIMABLE
             )
-        return Estimate(
-            self.spec.id,
-            scope,
-            measure,
-            term=term,
-            estimate=kappa.estimate,
-            se=kappa.se,
-            ci_low=kappa.estimate - Z95 * kappa.se,
-            ci_high=kappa.estimate + Z95 * kappa.se,
-            ci_method=CI_METHOD,
-            p_value=two_sided_p(kappa.estimate, kappa.se0),
-            n=n,
-        )
+        interval = wald(kappa.estimate, kappa.se, method=CI_METHOD)
+        value = replace(interval, p_value=two_sided_p(kappa.estimate, kappa.se0))
+        return value_row(self.spec.id, scope, measure, value, term=term, n=n)
 
     def _meta_row(
         self, measure: Measure, term: str, kappas: Sequence[Kappa], pooled: Scope
@@ -226,11 +222,8 @@ class Agreement(Estimator[AgreementSpec]):
 
 
 def _is_collapsed(answer: ConfusionCounts | RefusalCode) -> bool:
-    return (
-        not isinstance(answer, RefusalCode)
-        and count_matrix(answer.matrix) is None
-        and count_matrix(answer.collapsed) is not None
-    )
+    # The gate merges categories only where the matrix cannot leave.
+    return not isinstance(answer, RefusalCode) and count_matrix(answer.collapsed) is not None
 
 
 def _full_scope(answer: ConfusionCounts | RefusalCode) -> Scope:

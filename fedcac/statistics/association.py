@@ -24,7 +24,7 @@ from fedcac.statistics.estimator import (
 )
 from fedcac.statistics.fit import Fit
 from fedcac.statistics.rows import absent_status, refusal_status
-from fedcac.statistics.sums import answered
+from fedcac.statistics.sums import answered, is_long
 from fedcac.vocabulary import CellStatus, Measure, RowStatus, SiteName
 
 __all__ = ["Association", "ScoreMoments"]
@@ -73,7 +73,7 @@ class Association(Estimator[CorrelationSpec]):
 
     def pool(self, sites: Sequence[SiteName], fits: Mapping[str, Fit] = NO_FITS) -> Pooling:
         """Ask once."""
-        given, refused = answered((yield MOMENTS_QUERY), sites, ScoreMoments)
+        given, refused = answered((yield MOMENTS_QUERY), sites, ScoreMoments, is_long(1))
         scopes: dict[str, CoMoments | RowStatus] = {}
         for site in sites:
             if site in refused:
@@ -118,9 +118,7 @@ class Association(Estimator[CorrelationSpec]):
             )
 
 
-def _moments(answer: Aggregate) -> CoMoments | RowStatus:
-    if not isinstance(answer, ScoreMoments):
-        return RowStatus.ERROR
+def _moments(answer: ScoreMoments) -> CoMoments | RowStatus:
     parts = (answer.mean_x, answer.mean_y, answer.m2_x, answer.m2_y, answer.cross)
     numbers = [part[0] for part in parts]
     known = [number for number in numbers if not isinstance(number, CellStatus)]

@@ -36,7 +36,7 @@ from fedcac.statistics.grids import (
 )
 from fedcac.statistics.meta_rows import meta_rows, unit_interval
 from fedcac.statistics.rows import Value, refusal_status, value_row, wald
-from fedcac.statistics.sums import answered, missing_status
+from fedcac.statistics.sums import answered, is_binned, is_table, missing_status
 from fedcac.vocabulary import Measure, RefusalCode, RowStatus, SiteName
 
 __all__ = ["AucAnalysis", "AucTotals", "ClassHistogram", "auc_rows"]
@@ -148,8 +148,12 @@ class AucAnalysis(Estimator[AucSpec]):
 
     def pool(self, sites: Sequence[SiteName], fits: Mapping[str, Fit] = NO_FITS) -> Pooling:
         """Ask for histograms, then for the sites' own AUCs."""
-        histograms, hidden = answered((yield HISTOGRAM_QUERY), sites, ClassHistogram)
-        own, refused = answered((yield WITHIN_QUERY), sites, AucTotals)
+        grids = [(2, self.spec.bins)] * len(self.cut_offs)
+        histograms, hidden = answered(
+            (yield HISTOGRAM_QUERY), sites, ClassHistogram, is_binned(grids)
+        )
+        shape = is_table(len(self.cut_offs), 4)
+        own, refused = answered((yield WITHIN_QUERY), sites, AucTotals, shape)
         rows: list[Estimate] = []
         for position, cut in enumerate(self.cut_offs):
             term = f"{cut:g}"
@@ -160,15 +164,13 @@ class AucAnalysis(Estimator[AucSpec]):
             rows.extend(auc_rows(self.spec.id, POOLED, term, found, absent))
         return tuple(rows)
 
-    def _pooled(self, histograms: Sequence[Aggregate], position: int) -> Auc | None:
+    def _pooled(self, histograms: Sequence[ClassHistogram], position: int) -> Auc | None:
         classes = []
         for group in (1, 0):
             rows = [
                 row
                 for answer in histograms
-                if isinstance(answer, ClassHistogram)
-                and len(answer.starts) == len(self.cut_offs)
-                and released_row(answer, position, 0) is not None
+                if released_row(answer, position, 0) is not None
                 and (row := released_row(answer, position, group)) is not None
                 and released_row(answer, position, 1) is not None
             ]
@@ -181,7 +183,7 @@ class AucAnalysis(Estimator[AucSpec]):
 
     def _site_rows(
         self,
-        own: Mapping[SiteName, Aggregate],
+        own: Mapping[SiteName, AucTotals],
         refused: Mapping[SiteName, RefusalCode],
         sites: Sequence[SiteName],
         position: int,
@@ -189,12 +191,11 @@ class AucAnalysis(Estimator[AucSpec]):
     ) -> Iterator[Estimate]:
         known: list[Auc] = []
         for site in sites:
-            answer = own.get(site)
-            if not isinstance(answer, AucTotals) or len(answer.values) != len(self.cut_offs):
-                status = refusal_status(refused.get(site, RefusalCode.INTERNAL))
+            if site in refused:
+                status = refusal_status(refused[site])
                 yield from auc_rows(self.spec.id, site, term, None, status)
                 continue
-            row = answer.values[position]
+            row = own[site].values[position]
             if not row:
                 yield from auc_rows(self.spec.id, site, term, None, RowStatus.SUPPRESSED)
                 continue
@@ -214,10 +215,8 @@ class AucAnalysis(Estimator[AucSpec]):
         )
 
 
-def _is_withheld(answer: Aggregate, position: int) -> bool:
-    return isinstance(answer, ClassHistogram) and any(
-        released_row(answer, position, group) is None for group in (0, 1)
-    )
+def _is_withheld(answer: ClassHistogram, position: int) -> bool:
+    return any(released_row(answer, position, group) is None for group in (0, 1))
 
 
 def _positives(

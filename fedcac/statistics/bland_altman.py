@@ -27,7 +27,7 @@ from fedcac.statistics.estimator import (
 from fedcac.statistics.fit import Fit
 from fedcac.statistics.heterogeneity import MINIMUM_SITES
 from fedcac.statistics.meta_rows import meta_rows, without
-from fedcac.statistics.rows import absent_status, refusal_status
+from fedcac.statistics.rows import Value, absent_status, refusal_status, value_row
 from fedcac.vocabulary import CellStatus, Measure, RefusalCode, RowStatus, SiteName, Vessel
 
 __all__ = ["BlandAltman", "DifferenceMoments"]
@@ -165,20 +165,13 @@ class BlandAltman(Estimator[BlandAltmanSpec]):
             sd = (spread.m2 / (n - 1)) ** 0.5
             se = sd * (1 / n + distance**2 / (2 * (n - 1))) ** 0.5
             estimate = spread.mean + distance * sd
-            half = float(special.stdtrit(n - 1, 0.975)) * se
-            yield Estimate(
-                self.spec.id,
-                scope,
-                measure,
-                term=term,
-                estimate=estimate,
-                se=se,
-                ci_low=estimate - half,
-                ci_high=estimate + half,
-                ci_method="t",
-                p_value=_t_test(estimate, se, n - 1) if measure is Measure.BIAS else None,
-                n=n,
-            )
+            value = Value(estimate)
+            # Differences that are all the same show no spread, which is not certainty.
+            if se > 0:
+                half = float(special.stdtrit(n - 1, 0.975)) * se
+                p = _t_test(estimate, se, n - 1) if measure is Measure.BIAS else None
+                value = Value(estimate, se, estimate - half, estimate + half, "t", p)
+            yield value_row(self.spec.id, scope, measure, value, term=term, n=n)
 
     def _without_rows(self, scopes: Mapping[str, Scope], term: str) -> Iterator[Estimate]:
         given = {s: own for s, own in scopes.items() if s != POOLED and isinstance(own, Spread)}
@@ -207,5 +200,5 @@ class BlandAltman(Estimator[BlandAltmanSpec]):
         )
 
 
-def _t_test(estimate: float, se: float, df: int) -> float | None:
-    return float(2 * special.stdtr(df, -abs(estimate) / se)) if se > 0 else None
+def _t_test(estimate: float, se: float, df: int) -> float:
+    return float(2 * special.stdtr(df, -abs(estimate) / se))

@@ -29,7 +29,7 @@ from fedcac.statistics.intervals import wilson
 from fedcac.statistics.logistic import logistic_terms, logit
 from fedcac.statistics.newton import STEP, maximise, queried_parameters
 from fedcac.statistics.rows import Value, fit_status, refusal_status, value_row, wald
-from fedcac.statistics.sums import answered, missing_status
+from fedcac.statistics.sums import answered, is_table, missing_status
 from fedcac.vocabulary import Measure, RowStatus, SiteName
 
 __all__ = ["Calibration", "CalibrationBins", "CalibrationTerms"]
@@ -175,7 +175,8 @@ class Calibration(Estimator[CalibrationSpec]):
 
     def pool(self, sites: Sequence[SiteName], fits: Mapping[str, Fit] = NO_FITS) -> Pooling:
         """Ask for the bins, then fit all cut-offs side by side."""
-        given, refused = answered((yield BINS_QUERY), sites, CalibrationBins)
+        shape = is_table(len(self.bin_labels) * len(self.cut_offs), 3)
+        given, refused = answered((yield BINS_QUERY), sites, CalibrationBins, shape)
         absent = RowStatus.SUPPRESSED if given else missing_status(refused.values())
         rows: list[Estimate] = []
         for position, cut in enumerate(self.cut_offs):
@@ -185,17 +186,12 @@ class Calibration(Estimator[CalibrationSpec]):
         return tuple(rows)
 
     def _bin_rows(
-        self, answers: Sequence[Aggregate], position: int, term: str, absent: RowStatus
+        self, answers: Sequence[CalibrationBins], position: int, term: str, absent: RowStatus
     ) -> Iterator[Estimate]:
         n_bins = len(self.bin_labels)
         total, is_whole = np.zeros(3), bool(answers)
         for number, label in enumerate(self.bin_labels):
-            shown = [
-                answer.values[position * n_bins + number]
-                for answer in answers
-                if isinstance(answer, CalibrationBins)
-                and len(answer.values) == n_bins * len(self.cut_offs)
-            ]
+            shown = [answer.values[position * n_bins + number] for answer in answers]
             known = [row for row in shown if row]
             is_whole &= len(known) == len(answers)
             sums = np.sum(known, axis=0) if known else np.zeros(3)

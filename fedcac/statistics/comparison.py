@@ -13,6 +13,7 @@ from fedcac.aggregate import Aggregate, BinnedCounts, Evidence, Totals, register
 from fedcac.exams import Exams
 from fedcac.exchange.messages import Query
 from fedcac.protocol import ComparisonSpec
+from fedcac.statistics.delong import N_PAIR_SUMS
 from fedcac.statistics.estimator import (
     NO_FITS,
     POOLED,
@@ -30,13 +31,14 @@ from fedcac.statistics.paired_roc import (
     classes_from_query,
     classes_to_values,
     difference_rows,
+    has_both_classes,
     pair_histograms,
     pooled_classes,
     positives_evidence,
     site_sums,
 )
 from fedcac.statistics.rows import Value, value_row
-from fedcac.statistics.sums import answered, missing_status
+from fedcac.statistics.sums import answered, is_binned, is_table, missing_status
 from fedcac.vocabulary import Measure, RowStatus, SiteName
 
 __all__ = ["Comparison", "PairHistogram", "PairSums", "PairedCells"]
@@ -182,28 +184,35 @@ class Comparison(Estimator[ComparisonSpec]):
 
     def pool(self, sites: Sequence[SiteName], fits: Mapping[str, Fit] = NO_FITS) -> Pooling:
         """Ask for the counts; for two index tests also for histograms, then placement values."""
-        given, refused = answered((yield CELLS_QUERY), sites, PairedCells)
+        shape = is_binned([(2, N_CELLS)] * len(self.cut_offs))
+        given, refused = answered((yield CELLS_QUERY), sites, PairedCells, shape)
         absent = missing_status(refused.values()) if not given else RowStatus.SUPPRESSED
         rows: list[Estimate] = []
         for position, cut in enumerate(self.cut_offs):
             rows.extend(self._cut_off_rows(list(given.values()), position, f"{cut:g}", absent))
         if not self._is_of_tests:
             return tuple(rows)
-        histograms, hidden = answered((yield HISTOGRAM_QUERY), sites, PairHistogram)
+        shape = is_binned([(2, self.spec.bins)] * (2 * len(self.cut_offs)))
+        histograms, hidden = answered((yield HISTOGRAM_QUERY), sites, PairHistogram, shape)
         pooled = [
             pooled_classes(histograms, position, self.spec.bins, is_first_single=True)
             for position in range(len(self.cut_offs))
         ]
-        answers: dict[SiteName, Aggregate] = {}
-        if any(found is not None for found in pooled):
-            values = classes_to_values([found[0] if found else None for found in pooled])
-            answers, _ = answered((yield Query(step=PLACEMENTS, values=values)), sites, PairSums)
-        absent = missing_status(hidden.values()) if not histograms else RowStatus.SUPPRESSED
+        answers: dict[SiteName, PairSums] = {}
+        classes = [found[0] if found and has_both_classes(found[0]) else None for found in pooled]
+        if any(classes):
+            values = classes_to_values(classes)
+            query = Query(step=PLACEMENTS, values=values)
+            sums = is_table(2 * len(self.cut_offs), N_PAIR_SUMS)
+            answers, hidden = answered((yield query), sites, PairSums, sums)
+        # A site gives its histograms and sums, or says why not; or it withholds some of them.
+        is_given = bool(answers if any(classes) else histograms)
+        absent = RowStatus.SUPPRESSED if is_given else missing_status(hidden.values())
         for position, (cut, found) in enumerate(zip(self.cut_offs, pooled, strict=True)):
             tables = [
                 answer.values
                 for site, answer in answers.items()
-                if found is not None and site in found[1] and isinstance(answer, PairSums)
+                if found is not None and site in found[1]
             ]
             rows.extend(
                 difference_rows(
@@ -212,20 +221,16 @@ class Comparison(Estimator[ComparisonSpec]):
                     (self._roles[1], self._roles[2]),
                     tables,
                     position,
-                    found[0] if found else None,
-                    absent,
+                    classes[position],
+                    RowStatus.NOT_ESTIMABLE if found and not classes[position] else absent,
                 )
             )
         return tuple(rows)
 
     def _cut_off_rows(
-        self, answers: Sequence[Aggregate], position: int, term: str, absent: RowStatus
+        self, answers: Sequence[PairedCells], position: int, term: str, absent: RowStatus
     ) -> Iterator[Estimate]:
-        tables = [
-            table
-            for answer in answers
-            if isinstance(answer, PairedCells) and (table := _whole(answer, position)) is not None
-        ]
+        tables = [table for answer in answers if (table := _whole(answer, position)) is not None]
         if not tables:
             for measure, difference in _DIFFERENCES.items():
                 for role in self._roles[1:]:

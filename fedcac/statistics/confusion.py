@@ -149,20 +149,19 @@ def merged_labels(scheme: CategoryScheme, kept: Sequence[int]) -> tuple[str, ...
         if end - first == 1:
             names.append(scheme.labels[first])
         elif end == scheme.n_categories:
-            sign = ">=" if _is_included_above(scheme, first - 1) else ">"
-            names.append(f"{sign}{scheme.cut_offs[first - 1]:g}")
+            low, is_included = _lowest_above(scheme, first - 1)
+            names.append(f"{'>=' if is_included else '>'}{low:g}")
         else:
             names.append(_range_label(scheme, first, end))
     return tuple(names)
 
 
 def _range_label(scheme: CategoryScheme, first: int, end: int) -> str:
-    upper = scheme.cut_offs[end - 1]
-    is_open = _is_included_above(scheme, end - 1)
+    upper, is_open = _lowest_above(scheme, end - 1)
     if first == 0:
         return f"<{upper:g}" if is_open else f"0-{upper:g}"
-    lower = scheme.cut_offs[first - 1]
-    if _is_included_above(scheme, first - 1):
+    lower, is_included = _lowest_above(scheme, first - 1)
+    if is_included:
         start = f"{lower:g}"
     else:
         # Agatston categories are written for whole scores: above 10 reads 11.
@@ -170,8 +169,12 @@ def _range_label(scheme: CategoryScheme, first: int, end: int) -> str:
     return f"{start}-<{upper:g}" if is_open else f"{start}-{upper:g}"
 
 
-def _is_included_above(scheme: CategoryScheme, cut_off: int) -> bool:
+def _lowest_above(scheme: CategoryScheme, cut_off: int) -> tuple[float, bool]:
+    """Return where the scores above a cut-off begin, and whether that score is one of them."""
+    score = scheme.cut_offs[cut_off]
     if scheme.convention is BoundaryConvention.GUIDELINE_GE:
-        return True
-    is_any_calcium = scheme.cut_offs[cut_off] <= 1
-    return is_any_calcium and scheme.convention is not BoundaryConvention.ANY_GT0
+        return score, True
+    if score > 1:
+        return score, False
+    is_any = scheme.convention is BoundaryConvention.ANY_GT0
+    return (0.0, False) if is_any else (score, True)

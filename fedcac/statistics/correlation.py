@@ -46,8 +46,6 @@ class CoMoments:
 
     def merge(self, other: CoMoments) -> CoMoments:
         """Return the moments of both groups together (Chan, Golub and LeVeque 1983)."""
-        if other.n == 0:
-            return self
         if self.n == 0:
             return other
         n = self.n + other.n

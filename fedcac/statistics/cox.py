@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcac.aggregate import Aggregate, Evidence, LikelihoodTerms, Totals, register
+from fedcac.aggregate import Aggregate, LikelihoodTerms, Totals, register
 from fedcac.errors import TableError
 from fedcac.exams import Exams
 from fedcac.exchange.messages import Query
@@ -30,7 +30,7 @@ from fedcac.statistics.fit import Fit
 from fedcac.statistics.newton import STEP, maximise, newton_query, queried_parameters
 from fedcac.statistics.partial_likelihood import PartialLikelihood, partial_likelihood
 from fedcac.statistics.rows import fit_status
-from fedcac.statistics.sums import answered, summed_totals, totals_status
+from fedcac.statistics.sums import answered, is_table, summed_totals, totals_status
 from fedcac.vocabulary import SiteName
 
 __all__ = ["Cox", "CoxTerms", "CoxTotals", "survival_data"]
@@ -106,16 +106,18 @@ class Cox(Estimator[CoxSpec]):
         """
         if query == BY_SITE_QUERY and self.spec.by_site:
             return self._own(exams)
-        if query.step not in (STEP, *((MAXIMUM,) if self._packing.length else ())):
-            raise QueryError(f"this analysis does not ask the step '{query.step}'")
-        beta = queried_parameters(query.model_copy(update={"step": STEP}), len(self.design.terms))
+        if query.step == STEP:
+            return self._likelihood(exams, query)
+        if query.step == MAXIMUM and self._packing.length:
+            return self._totals(exams, query.model_copy(update={"step": STEP}))
+        raise QueryError(f"this analysis does not ask the step '{query.step}'")
+
+    def _likelihood(self, exams: Exams, query: Query) -> CoxTerms:
+        beta = queried_parameters(query, len(self.design.terms))
         complete = self.cohort(exams)
         time, event = survival_data(self, complete)
         x = self.design.matrix(complete)
-        evidence = self.design.evidence(x, beta)
         try:
-            if query.step == MAXIMUM:
-                return self._totals(x, time, event, beta, evidence)
             terms = self._terms(x, time, event, beta)
         except ValueError as error:
             raise QueryError(str(error)) from error
@@ -125,20 +127,14 @@ class Cox(Estimator[CoxSpec]):
             log_likelihood=terms.log_likelihood,
             gradient=tuple(terms.gradient.tolist()),
             information=tuple(tuple(row) for row in terms.information.tolist()),
-            evidence=evidence,
+            evidence=self.design.evidence(x, beta),
         )
 
     def _own(self, exams: Exams) -> CoxTotals:
-        def terms_at(query: Query) -> CoxTerms:
-            answer = self.summarise(exams, query)
-            if not isinstance(answer, CoxTerms):
-                raise TypeError("a likelihood is asked")
-            return answer
-
         complete = self.cohort(exams)
         _, event = survival_data(self, complete)
         p = len(self.design.terms)
-        rows = own_coefficients(p, CoxTerms, terms_at)
+        rows = own_coefficients(p, CoxTerms, lambda query: self._likelihood(exams, query))
         beta = np.array([row[0] for row in rows])
         evidence = self.design.evidence(self.design.matrix(complete), beta)
         group = complete.n if evidence.smallest_group is None else evidence.smallest_group
@@ -166,15 +162,16 @@ class Cox(Estimator[CoxSpec]):
             total = replace(total, log_likelihood=total.log_likelihood + own.log_likelihood)
         return total
 
-    def _totals(
-        self,
-        x: NDArray[np.float64],
-        time: NDArray[np.float64],
-        event: NDArray[np.bool_],
-        beta: NDArray[np.float64],
-        evidence: Evidence,
-    ) -> CoxTotals:
-        sums = self._packing.at_site(x, time, event, beta, self.spec.ties)
+    def _totals(self, exams: Exams, query: Query) -> CoxTotals:
+        beta = queried_parameters(query, len(self.design.terms))
+        complete = self.cohort(exams)
+        time, event = survival_data(self, complete)
+        x = self.design.matrix(complete)
+        try:
+            sums = self._packing.at_site(x, time, event, beta, self.spec.ties)
+        except ValueError as error:
+            raise QueryError(str(error)) from error
+        evidence = self.design.evidence(x, beta)
         group = len(x) if evidence.smallest_group is None else evidence.smallest_group
         return CoxTotals(
             n_patients=len(x),
@@ -197,7 +194,8 @@ class Cox(Estimator[CoxSpec]):
         rows = cox_rows(self.spec, self.design.terms, fit, sums, absent)
         if not self.spec.by_site:
             return tuple(rows)
-        given, refused = answered((yield BY_SITE_QUERY), sites, CoxTotals)
+        shape = is_table(len(self.design.terms), 2)
+        given, refused = answered((yield BY_SITE_QUERY), sites, CoxTotals, shape)
         # Whoever is not in the fit does not count beside it.
         given = {site: answer for site, answer in given.items() if site not in fit.refused}
         refused = {**refused, **fit.refused}

@@ -46,11 +46,9 @@ def own_coefficients(
             fit = stop.value
     if not fit.is_ok:
         return ((0.0, 0.0),) * n_parameters
-    variances = np.diag(fit.covariance)
-    return tuple(
-        (float(beta), float(variance)) if known else (0.0, 0.0)
-        for beta, variance, known in zip(fit.coefficients, variances, fit.identified, strict=True)
-    )
+    # Both are 0 where a parameter is not identified.
+    found = zip(fit.coefficients.tolist(), np.diag(fit.covariance).tolist(), strict=True)
+    return tuple(found)
 
 
 def by_site_rows(
@@ -109,9 +107,9 @@ def _without_rows(
         mean = random_effects([beta for beta, _ in rest], [variance for _, variance in rest])
         value = None
         if mean is not None:
-            value = _ratio(
-                Value(mean.estimate, mean.se, mean.ci_low, mean.ci_high, "hartung_knapp")
-            )
+            low, high = (None, None) if mean.ci is None else mean.ci
+            method = "" if mean.ci is None else "hartung_knapp"
+            value = _ratio(Value(mean.estimate, mean.se, low, high, method))
         n = sum(sizes.values()) - sizes[site]
         yield value_row(
             spec.id, META, Measure.HAZARD_RATIO, value, group=without(site), term=term, n=n

@@ -13,9 +13,8 @@ from fedcac.protocol import CoxSpec
 from fedcac.statistics.cox_sums import CoxSums
 from fedcac.statistics.estimator import POOLED, Estimate
 from fedcac.statistics.fit import Fit
-from fedcac.statistics.intervals import Z95
 from fedcac.statistics.risk_sets import proportionality_test
-from fedcac.statistics.rows import fit_status, refusal_status, value_row, wald
+from fedcac.statistics.rows import Value, fit_status, refusal_status, value_row, wald
 from fedcac.vocabulary import Measure, RowStatus
 
 __all__ = ["cox_rows"]
@@ -65,11 +64,10 @@ def _term_rows(
         status = RowStatus.NOT_ESTIMABLE
     if status is not RowStatus.OK:
         for measure in (Measure.LOG_HAZARD_RATIO, Measure.HAZARD_RATIO):
-            yield _row(spec, fit, measure, term=term, status=status)
+            yield _row(spec, fit, measure, None, term=term, absent=status)
         return
     value = wald(float(fit.parameters[j]), se, method=method, is_tested=True)
     limits = [value.ci_low, value.ci_high]
-    n, n_events = fit.n_patients or None, fit.n_events if fit.n_patients else None
     ratio = replace(
         value,
         estimate=float(np.exp(value.estimate)),
@@ -78,17 +76,17 @@ def _term_rows(
         ci_high=None if limits[1] is None else float(np.exp(limits[1])),
     )
     for measure, own in ((Measure.LOG_HAZARD_RATIO, value), (Measure.HAZARD_RATIO, ratio)):
-        yield value_row(spec.id, POOLED, measure, own, term=term, n=n, n_events=n_events)
+        yield _row(spec, fit, measure, own, term=term)
 
 
 def _likelihood_ratio(spec: CoxSpec, fit: Fit) -> Estimate:
     status = fit_status(fit)
     if status is not RowStatus.OK:
-        return _row(spec, fit, Measure.LR_CHI2, status=status)
+        return _row(spec, fit, Measure.LR_CHI2, None, absent=status)
     # At the maximum the difference is at least 0; rounding can leave less.
     chi2 = max(0.0, 2 * (fit.log_likelihood - fit.null_log_likelihood))
     p_value = float(special.chdtrc(fit.degrees_of_freedom, chi2))
-    return _row(spec, fit, Measure.LR_CHI2, numbers=np.array([chi2]), p_value=p_value)
+    return _row(spec, fit, Measure.LR_CHI2, Value(chi2, p_value=p_value))
 
 
 def _proportionality_rows(
@@ -97,7 +95,7 @@ def _proportionality_rows(
     p = len(terms)
     if sums is None or sums.proportionality is None:
         for term in (*terms, ""):
-            yield _row(spec, fit, Measure.PROPORTIONALITY_CHI2, term=term, status=absent)
+            yield _row(spec, fit, Measure.PROPORTIONALITY_CHI2, None, term=term, absent=absent)
         return
     keep = np.flatnonzero(fit.identified)
     table = sums.proportionality
@@ -109,56 +107,36 @@ def _proportionality_rows(
     found = dict(zip([terms[int(j)] for j in keep], tests[:-1], strict=True)) | {"": tests[-1]}
     for term in (*terms, ""):
         test = found.get(term)
-        if test is None:
-            status = RowStatus.NOT_ESTIMABLE
-            yield _row(spec, fit, Measure.PROPORTIONALITY_CHI2, term=term, status=status)
-        else:
-            yield _row(
-                spec,
-                fit,
-                Measure.PROPORTIONALITY_CHI2,
-                term=term,
-                numbers=np.array([test.chi2]),
-                p_value=test.p_value,
-            )
+        value = None if test is None else Value(test.chi2, p_value=test.p_value)
+        yield _row(spec, fit, Measure.PROPORTIONALITY_CHI2, value, term=term)
 
 
 def _concordance_row(spec: CoxSpec, fit: Fit, sums: CoxSums | None, absent: RowStatus) -> Estimate:
     pairs = None if sums is None else sums.concordance
-    c, se = (None, None) if pairs is None else (pairs.c_index, pairs.standard_error)
-    if c is None or se is None:
-        status = absent if pairs is None else RowStatus.NOT_ESTIMABLE
-        return _row(spec, fit, Measure.C_INDEX, status=status)
-    numbers = np.array([c, max(0.0, c - Z95 * se), min(1.0, c + Z95 * se)])
-    return _row(spec, fit, Measure.C_INDEX, numbers=numbers, se=se, ci_method="wald")
+    if pairs is None:
+        return _row(spec, fit, Measure.C_INDEX, None, absent=absent)
+    c, value = pairs.c_index, None
+    if c is not None:
+        value = wald(c, pairs.standard_error, low=0.0, high=1.0)
+    return _row(spec, fit, Measure.C_INDEX, value)
 
 
 def _row(
     spec: CoxSpec,
     fit: Fit,
     measure: Measure,
+    value: Value | None,
     *,
     term: str = "",
-    numbers: Vector | None = None,
-    se: float | None = None,
-    ci_method: str = "",
-    p_value: float | None = None,
-    status: RowStatus = RowStatus.OK,
+    absent: RowStatus = RowStatus.NOT_ESTIMABLE,
 ) -> Estimate:
-    """Return a row; `numbers` is the estimate, or the estimate and its interval."""
-    has_interval = numbers is not None and len(numbers) == 3
-    return Estimate(
+    return value_row(
         spec.id,
         POOLED,
         measure,
+        value,
+        absent=absent,
         term=term,
-        estimate=None if numbers is None else float(numbers[0]),
-        se=se,
-        ci_low=float(numbers[1]) if numbers is not None and has_interval else None,
-        ci_high=float(numbers[2]) if numbers is not None and has_interval else None,
-        ci_method=ci_method,
-        p_value=p_value,
         n=fit.n_patients or None,
         n_events=fit.n_events if fit.n_patients else None,
-        status=status,
     )

@@ -45,7 +45,7 @@ from fedcac.statistics.group_tests import (
 from fedcac.statistics.grouping import group_labels, group_numbers
 from fedcac.statistics.risk_sets import ChiSquare
 from fedcac.statistics.rows import Value, refusal_status, value_row
-from fedcac.statistics.sums import answered, missing_status
+from fedcac.statistics.sums import answered, is_binned, is_long, missing_status
 from fedcac.vocabulary import CellStatus, Measure, RowStatus, SiteName
 
 __all__ = ["CharacteristicCounts", "CharacteristicMoments", "Descriptives"]
@@ -182,11 +182,15 @@ class Descriptives(Estimator[DescriptivesSpec]):
 
     def pool(self, sites: Sequence[SiteName], fits: Mapping[str, Fit] = NO_FITS) -> Pooling:
         """Ask for counts, and for moments if a covariate is continuous."""
-        given, refused = answered((yield COUNTS_QUERY), sites, CharacteristicCounts)
+        n_groups = len(self._labels)
+        grids = [(n_groups, len(variable.edges) + 1) for variable in self._variables]
+        shape = is_binned([(1, n_groups), *grids])
+        given, refused = answered((yield COUNTS_QUERY), sites, CharacteristicCounts, shape)
         absent = RowStatus.SUPPRESSED if given else missing_status(refused.values())
-        moments: list[Aggregate] = []
+        moments: list[CharacteristicMoments] = []
         if self._continuous:
-            found, _ = answered((yield MOMENTS_QUERY), sites, CharacteristicMoments)
+            long = is_long(len(self._continuous) * n_groups)
+            found, _ = answered((yield MOMENTS_QUERY), sites, CharacteristicMoments, long)
             moments = list(found.values())
         answers = list(given.values())
         rows = list(self._size_rows(answers, absent))
@@ -227,25 +231,25 @@ class Descriptives(Estimator[DescriptivesSpec]):
             n=n,
         )
 
-    def _groups(self, answers: Sequence[Aggregate], variable: int) -> list[Group]:
+    def _groups(self, answers: Sequence[CharacteristicCounts], variable: int) -> list[Group]:
         """Return every group's bins of a variable, over the sites that give all groups of it."""
         rows = []
         for answer in answers:
-            if isinstance(answer, CharacteristicCounts):
-                own = [released_row(answer, variable, g) for g in range(len(self._labels))]
-                if all(row is not None for row in own):
-                    rows.append([row for row in own if row is not None])
+            own = [released_row(answer, variable, g) for g in range(len(self._labels))]
+            known = [row for row in own if row is not None]
+            if len(known) == len(own):
+                rows.append(known)
         if not rows:
             return [None] * len(self._labels)
         return [common_bins([own[number] for own in rows]) for number in range(len(self._labels))]
 
-    def _size_rows(self, answers: Sequence[Aggregate], absent: RowStatus) -> Iterator[Estimate]:
+    def _size_rows(
+        self, answers: Sequence[CharacteristicCounts], absent: RowStatus
+    ) -> Iterator[Estimate]:
         shown = [
             row[1]
             for answer in answers
-            if isinstance(answer, CharacteristicCounts)
-            and (row := released_row(answer, 0, 0)) is not None
-            and len(row[1]) == len(self._labels)
+            if (row := released_row(answer, 0, 0)) is not None and len(row[1]) == len(self._labels)
         ]
         sizes = np.sum(shown, axis=0) if shown else None
         for number in range(len(self._labels)):
@@ -268,14 +272,12 @@ class Descriptives(Estimator[DescriptivesSpec]):
                 yield self._row(Measure.PROPORTION, number, share, absent, term=term, n=n)
 
     def _moment_rows(
-        self, answers: Sequence[Aggregate], variable: Variable, absent: RowStatus
+        self, answers: Sequence[CharacteristicMoments], variable: Variable, absent: RowStatus
     ) -> Iterator[Estimate]:
         first = self._continuous.index(variable) * len(self._labels)
         for number in range(len(self._labels)):
             spreads = []
             for answer in answers:
-                if not isinstance(answer, CharacteristicMoments):
-                    continue
                 cells = [part[first + number] for part in (answer.n, answer.mean, answer.m2)]
                 known = [cell for cell in cells if not isinstance(cell, CellStatus)]
                 if len(known) == len(cells):
@@ -337,13 +339,11 @@ class Descriptives(Estimator[DescriptivesSpec]):
         )
 
     def _missing_rows(
-        self, answers: Sequence[Aggregate], position: int, absent: RowStatus
+        self, answers: Sequence[CharacteristicCounts], position: int, absent: RowStatus
     ) -> Iterator[Estimate]:
         for number in range(len(self._labels)):
             gaps = []
             for answer in answers:
-                if not isinstance(answer, CharacteristicCounts):
-                    continue
                 sizes = released_row(answer, 0, 0)
                 own = released_row(answer, position + 1, number)
                 if sizes is not None and own is not None and len(sizes[1]) == len(self._labels):

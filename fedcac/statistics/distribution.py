@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import reduce
 from typing import ClassVar
 
@@ -31,8 +32,8 @@ from fedcac.statistics.grids import (
     released_row,
     score_edges,
 )
-from fedcac.statistics.intervals import Z95
-from fedcac.statistics.sums import answered, missing_status
+from fedcac.statistics.rows import value_row, wald
+from fedcac.statistics.sums import answered, is_binned, is_long, missing_status
 from fedcac.vocabulary import CellStatus, Measure, RowStatus, SiteName
 
 __all__ = ["Distribution", "ScoreHistogram"]
@@ -96,19 +97,16 @@ class Distribution(Estimator[DistributionSpec]):
 
     def pool(self, sites: Sequence[SiteName], fits: Mapping[str, Fit] = NO_FITS) -> Pooling:
         """Ask for histograms, then for moments."""
-        histograms, hidden = answered((yield HISTOGRAM_QUERY), sites, ScoreHistogram)
-        moments, refused = answered((yield MOMENTS_QUERY), sites, DifferenceMoments)
+        shape = is_binned([(1, N_BINS)] * 2)
+        histograms, hidden = answered((yield HISTOGRAM_QUERY), sites, ScoreHistogram, shape)
+        moments, refused = answered((yield MOMENTS_QUERY), sites, DifferenceMoments, is_long(1))
         return (
             self._ks_row(list(histograms.values()), missing_status(hidden.values())),
             *self._flip_rows(list(moments.values()), missing_status(refused.values())),
         )
 
-    def _ks_row(self, histograms: Sequence[Aggregate], absent: RowStatus) -> Estimate:
-        pairs = [
-            (released_row(answer, 0, 0), released_row(answer, 1, 0))
-            for answer in histograms
-            if isinstance(answer, ScoreHistogram)
-        ]
+    def _ks_row(self, histograms: Sequence[ScoreHistogram], absent: RowStatus) -> Estimate:
+        pairs = [(released_row(answer, 0, 0), released_row(answer, 1, 0)) for answer in histograms]
         known = [(one, other) for one, other in pairs if one is not None and other is not None]
         if not known:
             status = RowStatus.SUPPRESSED if pairs else absent
@@ -117,6 +115,8 @@ class Distribution(Estimator[DistributionSpec]):
         index = common_bins([(starts, np.zeros_like(counts)), *(one for one, _ in known)])[1]
         reference = counts - index
         n = int(index.sum())
+        if n == 0:
+            return value_row(self.spec.id, POOLED, Measure.KS_D, None, n=0)
         steps = np.abs(np.cumsum(index - reference)) / n
         distance = float(steps.max())
         # Between two grid points the functions can part by what the bin between holds, no more;
@@ -138,13 +138,14 @@ class Distribution(Estimator[DistributionSpec]):
             n=n,
         )
 
-    def _flip_rows(self, moments: Sequence[Aggregate], absent: RowStatus) -> Iterator[Estimate]:
+    def _flip_rows(
+        self, moments: Sequence[DifferenceMoments], absent: RowStatus
+    ) -> Iterator[Estimate]:
         spreads = []
         for answer in moments:
-            if isinstance(answer, DifferenceMoments) and len(answer.n) == 1:
-                n, mean, m2 = answer.n[0], answer.mean[0], answer.m2[0]
-                if not any(isinstance(cell, CellStatus) for cell in (n, mean, m2)):
-                    spreads.append(Spread(int(n), float(mean), float(m2)))
+            n, mean, m2 = answer.n[0], answer.mean[0], answer.m2[0]
+            if not any(isinstance(cell, CellStatus) for cell in (n, mean, m2)):
+                spreads.append(Spread(int(n), float(mean), float(m2)))
         whole = reduce(Spread.merge, spreads) if spreads else None
         if whole is None or whole.n < 2:
             status = RowStatus.SUPPRESSED if moments and whole is None else absent
@@ -154,15 +155,6 @@ class Distribution(Estimator[DistributionSpec]):
         squares = whole.m2 + n * mean**2
         se = (whole.m2 / (n - 1) / n) ** 0.5
         z = n * mean / squares**0.5 if squares > 0 else None
-        yield Estimate(
-            self.spec.id,
-            POOLED,
-            Measure.MEAN_DIFFERENCE,
-            estimate=mean,
-            se=se,
-            ci_low=mean - Z95 * se,
-            ci_high=mean + Z95 * se,
-            ci_method="wald",
-            p_value=None if z is None else float(2 * special.ndtr(-abs(z))),
-            n=n,
-        )
+        p = None if z is None else float(2 * special.ndtr(-abs(z)))
+        value = replace(wald(mean, se), p_value=p)
+        yield value_row(self.spec.id, POOLED, Measure.MEAN_DIFFERENCE, value, n=n)

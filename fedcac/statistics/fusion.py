@@ -14,6 +14,7 @@ from fedcac.exams import Exams
 from fedcac.exchange.messages import Query
 from fedcac.protocol import FusionSpec, Protocol
 from fedcac.protocol.columns import probability_column
+from fedcac.statistics.delong import N_PAIR_SUMS
 from fedcac.statistics.design import Design, DesignColumn, covariate_columns
 from fedcac.statistics.estimator import (
     NO_FITS,
@@ -35,6 +36,7 @@ from fedcac.statistics.paired_roc import (
     classes_from_query,
     classes_to_values,
     difference_rows,
+    has_both_classes,
     pair_histograms,
     pooled_classes,
     site_sums,
@@ -42,7 +44,7 @@ from fedcac.statistics.paired_roc import (
 from fedcac.statistics.refit import REFIT, queried_table, refit, table_query
 from fedcac.statistics.resampling import deal_groups
 from fedcac.statistics.rows import fit_status, refusal_status, value_row, wald
-from fedcac.statistics.sums import answered, missing_status
+from fedcac.statistics.sums import answered, is_binned, is_table, missing_status
 from fedcac.vocabulary import Measure, RowStatus, SiteName
 
 __all__ = ["Fusion", "FusionHistogram", "FusionPlacements", "FusionSums", "FusionTerms"]
@@ -234,18 +236,22 @@ class Fusion(Estimator[FusionSpec]):
         if isinstance(beta, RowStatus):
             return tuple(self._auc_rows([], None, beta))
         query = table_query(HISTOGRAM, beta)
-        histograms, hidden = answered((yield query), fit.sites, FusionHistogram)
+        shape = is_binned([(2, self.spec.bins)] * 2)
+        histograms, hidden = answered((yield query), fit.sites, FusionHistogram, shape)
         found = pooled_classes(histograms, 0, self.spec.bins, is_first_single=False)
         if found is None:
             absent = RowStatus.SUPPRESSED if histograms else missing_status(hidden.values())
             return tuple(self._auc_rows([], None, absent))
         classes, used = found
+        if not has_both_classes(classes):
+            return tuple(self._auc_rows([], None, RowStatus.NOT_ESTIMABLE))
         values = {**query.values, **classes_to_values([classes])}
-        answers, _ = answered((yield Query(step=PLACEMENTS, values=values)), used, FusionPlacements)
-        tables = [
-            answer.values for answer in answers.values() if isinstance(answer, FusionPlacements)
-        ]
-        return tuple(self._auc_rows(tables, classes, RowStatus.SUPPRESSED))
+        query = Query(step=PLACEMENTS, values=values)
+        sums = is_table(2, N_PAIR_SUMS)
+        answers, hidden = answered((yield query), used, FusionPlacements, sums)
+        tables = [answer.values for answer in answers.values()]
+        absent = RowStatus.SUPPRESSED if answers else missing_status(hidden.values())
+        return tuple(self._auc_rows(tables, classes, absent))
 
     def _auc_rows(
         self, tables: Sequence[Table], classes: PairOfTests | None, absent: RowStatus

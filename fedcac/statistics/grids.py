@@ -93,9 +93,7 @@ def grid_counts(
 def released_row(
     binned: BinnedCounts, variable: int, group: int
 ) -> tuple[Integers, Integers] | None:
-    """Return starts and counts of one group, or None if they are suppressed or absent."""
-    if variable >= len(binned.starts) or group >= len(binned.starts[variable]):
-        return None
+    """Return starts and counts of one group, or None if they are suppressed."""
     starts, counts = binned.starts[variable][group], binned.counts[variable][group]
     known = [count for count in counts if not isinstance(count, CellStatus)]
     if not starts or len(known) != len(counts):

@@ -66,11 +66,13 @@ def binned_quantile(edges: NDArray[np.float64], counts: Counts, share: float) ->
         Limits of the bins, shape (bins + 1,), increasing.
     counts
         Patients per bin, shape (bins,), at least one.
+    share
+        Above 0, so that a patient stands in the bin it falls into.
     """
     place = quantile_bin(counts, share) + 1
     cumulative = _cumulative(counts)
     low, high = float(cumulative[place - 1]), float(cumulative[place])
-    part = (share - low) / (high - low) if high > low else 0.0
+    part = (share - low) / (high - low)
     found = float(edges[place - 1] + part * (edges[place] - edges[place - 1]))
     # The bin of zeros ends at the smallest number above zero.
     return 0.0 if abs(found) < 1e-300 else found

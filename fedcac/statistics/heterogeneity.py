@@ -40,16 +40,15 @@ class RandomEffects:
 
     `se` is Hartung and Knapp's (Stat Med 2001;20:3875), the interval t with k - 1 degrees of
     freedom. The prediction interval, for the value of a further site, has k - 2 (Higgins et al.,
-    J R Stat Soc A 2009;172:137).
+    J R Stat Soc A 2009;172:137). `se` and both intervals are None where all estimates are the
+    same: that few sites do not differ at all is chance, not certainty.
     """
 
     estimate: float
-    se: float
-    ci_low: float
-    ci_high: float
+    se: float | None
+    ci: tuple[float, float] | None
     tau2: float
-    prediction_low: float
-    prediction_high: float
+    prediction: tuple[float, float] | None
     n_sites: int
 
 
@@ -102,17 +101,17 @@ def random_effects(estimates: Sequence[float], variances: Sequence[float]) -> Ra
     tau2 = _reml_tau2(y, v)
     w = 1 / (v + tau2)
     mean = float(np.sum(w * y) / np.sum(w))
+    if np.ptp(y) == 0:
+        return RandomEffects(mean, None, None, tau2, None, k)
     se = float(np.sqrt(np.sum(w * (y - mean) ** 2) / (k - 1) / np.sum(w)))
     half = float(special.stdtrit(k - 1, 0.975)) * se
     reach = float(special.stdtrit(k - 2, 0.975)) * (tau2 + se**2) ** 0.5
     return RandomEffects(
         estimate=mean,
         se=se,
-        ci_low=mean - half,
-        ci_high=mean + half,
+        ci=(mean - half, mean + half),
         tau2=tau2,
-        prediction_low=mean - reach,
-        prediction_high=mean + reach,
+        prediction=(mean - reach, mean + reach),
         n_sites=k,
     )
 

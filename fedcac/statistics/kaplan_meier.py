@@ -32,7 +32,7 @@ from fedcac.statistics.life_table import (
     log_rank_test,
 )
 from fedcac.statistics.rows import refusal_status
-from fedcac.statistics.sums import answered, missing_status
+from fedcac.statistics.sums import answered, is_table, missing_status
 from fedcac.vocabulary import CellStatus, Measure, RowStatus, SiteName
 
 __all__ = ["KaplanMeier", "KaplanMeierTable", "LogRankTotals"]
@@ -136,12 +136,8 @@ class KaplanMeier(Estimator[KaplanMeierSpec]):
 
     def pool(self, sites: Sequence[SiteName], fits: Mapping[str, Fit] = NO_FITS) -> Pooling:
         """Ask for the life tables, then for the log-rank terms."""
-        given, refused = answered((yield TABLE_QUERY), sites, KaplanMeierTable)
-        tables = [
-            answer
-            for answer in given.values()
-            if isinstance(answer, KaplanMeierTable) and len(answer.edges) == len(self._labels)
-        ]
+        given, refused = answered((yield TABLE_QUERY), sites, KaplanMeierTable, self._is_fit)
+        tables = list(given.values())
         rows: list[Estimate] = []
         for number, label in enumerate(self._labels):
             own = [_group(table, number) for table in tables]
@@ -152,6 +148,11 @@ class KaplanMeier(Estimator[KaplanMeierSpec]):
             for site, code in refused.items()
         )
         return (*rows, log_rank, *lost)
+
+    def _is_fit(self, answer: KaplanMeierTable) -> bool:
+        return len(answer.edges) == len(self._labels) and all(
+            edge < len(self._edges) for edges in answer.edges for edge in edges
+        )
 
     def _group_rows(
         self, label: str, tables: Sequence[dict[int, Integers]], absent: RowStatus
@@ -201,13 +202,9 @@ class KaplanMeier(Estimator[KaplanMeierSpec]):
             )
 
     def _log_rank_row(self, answers: Answers, sites: Sequence[SiteName]) -> Estimate:
-        given, refused = answered(answers, sites, LogRankTotals)
         g = len(self._labels)
-        tables = [
-            np.array(answer.values)
-            for answer in given.values()
-            if isinstance(answer, LogRankTotals) and np.shape(answer.values) == (2 + g, g)
-        ]
+        given, refused = answered(answers, sites, LogRankTotals, is_table(2 + g, g))
+        tables = [np.array(answer.values) for answer in given.values() if all(answer.values)]
         if not tables:
             status = missing_status(refused.values())
             return Estimate(self.spec.id, POOLED, Measure.LOGRANK_CHI2, status=status)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg, special
+from scipy import special
 
 from fedcac.statistics.intervals import Z95
 from fedcac.statistics.risk_sets import ChiSquare
@@ -25,6 +25,9 @@ __all__ = [
 Vector = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Flags = NDArray[np.bool_]
+
+_NO_SPREAD = 1e-9
+"""A share of the variance below this is what rounding leaves of a difference that is zero."""
 
 
 @dataclass(frozen=True)
@@ -134,19 +137,20 @@ def log_rank_terms(
 
 
 def log_rank_test(observed: Vector, expected: Vector, variance: Vector) -> ChiSquare | None:
-    """Return the log-rank test from sums over strata; None with fewer than two groups at risk.
+    """Return the log-rank test from sums over strata; None if no two groups are compared.
 
-    A group that is never at risk is left out, as `survdiff` does.
+    A group that is never at risk beside another is left out, as `survdiff` leaves out one that is
+    never at risk. Groups that no stratum has side by side are not compared: each further set of
+    groups that are costs one degree of freedom more.
     """
-    present = np.flatnonzero(expected > 0)
-    if len(present) < 2:
+    spread = np.diag(variance)
+    present = np.flatnonzero(spread > _NO_SPREAD * expected)
+    size = np.sqrt(spread[present])
+    values, vectors = np.linalg.eigh(variance[np.ix_(present, present)] / np.outer(size, size))
+    kept = values > _NO_SPREAD
+    df = int(np.count_nonzero(kept))
+    if df == 0:
         return None
-    # The groups' differences sum to zero, so one of them carries no information of its own.
-    kept = present[:-1]
-    difference = (observed - expected)[kept]
-    try:
-        factor = linalg.cho_factor(variance[np.ix_(kept, kept)])
-    except linalg.LinAlgError:
-        return None
-    chi2 = float(difference @ linalg.cho_solve(factor, difference))
-    return ChiSquare(chi2, len(kept), float(special.chdtrc(len(kept), chi2)))
+    difference = (observed - expected)[present] / size
+    chi2 = float(np.sum((vectors[:, kept].T @ difference) ** 2 / values[kept]))
+    return ChiSquare(chi2, df, float(special.chdtrc(df, chi2)))

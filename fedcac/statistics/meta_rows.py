@@ -43,7 +43,8 @@ def meta_rows(
     The measure itself is the random-effects mean (REML) with Hartung and Knapp's interval; then,
     with the measure as their group, q (with its p-value), i2 (a fraction), tau2 (DerSimonian and
     Laird), tau2_reml, and prediction_interval. Not estimable with fewer than three sites or where
-    a site's variance is zero.
+    a site's variance is zero. Where all estimates are the same the mean has no interval, and
+    there is no prediction.
 
     Parameters
     ----------
@@ -62,16 +63,21 @@ def meta_rows(
     values: dict[Measure, Value | None] = dict.fromkeys(_HETEROGENEITY)
     summary = None
     if found is not None and mean is not None:
-        se = mean.se if back is _same else None
-        middle, low, high = (back(x) for x in (mean.estimate, mean.ci_low, mean.ci_high))
-        summary = Value(middle, se, low, high, "hartung_knapp")
-        low, high = back(mean.prediction_low), back(mean.prediction_high)
+        middle = back(mean.estimate)
+        summary, prediction = Value(middle), None
+        if mean.ci is not None:
+            low, high = (back(limit) for limit in mean.ci)
+            se = mean.se if back is _same else None
+            summary = Value(middle, se, low, high, "hartung_knapp")
+        if mean.prediction is not None:
+            low, high = (back(limit) for limit in mean.prediction)
+            prediction = Value(middle, None, low, high, "higgins_t")
         values = {
             Measure.Q: Value(found.q, p_value=found.p_value),
             Measure.I2: Value(found.i2, p_value=found.p_value),
             Measure.TAU2: Value(found.tau2),
             Measure.TAU2_REML: Value(mean.tau2),
-            Measure.PREDICTION_INTERVAL: Value(middle, None, low, high, "higgins_t"),
+            Measure.PREDICTION_INTERVAL: prediction,
         }
     if has_mean:
         yield value_row(analysis, META, measure, summary, term=term, n=n)

@@ -124,5 +124,5 @@ def ratio_difference(
         gradient += sign * (top - ratio * bottom) / denominator
     estimate = ratios[0] - ratios[1]
     # Sum g^2 n - (Sum g n)^2 / n, of which the second term is zero for ratios.
-    se = float(np.sqrt(max(float(gradient**2 @ cells), 0.0)))
+    se = float(np.sqrt(gradient**2 @ cells))
     return wald(estimate, se, method="delta", is_tested=True)

@@ -7,12 +7,12 @@ squares and cross products: all that DeLong's covariance needs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcac.aggregate import Aggregate, BinnedCounts, Evidence
+from fedcac.aggregate import BinnedCounts, Evidence
 from fedcac.exchange.messages import Query
 from fedcac.statistics.delong import (
     LARGEST_BOUND,
@@ -35,6 +35,7 @@ __all__ = [
     "classes_from_query",
     "classes_to_values",
     "difference_rows",
+    "has_both_classes",
     "pair_histograms",
     "pooled_classes",
     "positives_evidence",
@@ -76,7 +77,7 @@ def positives_evidence(tests: Sequence[tuple[Integers, Integers, Flags]]) -> Evi
 
 
 def pooled_classes(
-    histograms: dict[SiteName, Aggregate], number: int, n_grid: int, *, is_first_single: bool
+    histograms: Mapping[SiteName, BinnedCounts], number: int, n_grid: int, *, is_first_single: bool
 ) -> tuple[PairOfTests, tuple[SiteName, ...]] | None:
     """Return the pooled classes of comparison `number`, and the sites that gave all four.
 
@@ -84,8 +85,6 @@ def pooled_classes(
     """
     rows: dict[SiteName, list[tuple[Integers, Integers]]] = {}
     for site, answer in histograms.items():
-        if not isinstance(answer, BinnedCounts):
-            continue
         own = [
             released_row(answer, 2 * number + test, group) for test in (0, 1) for group in (1, 0)
         ]
@@ -99,6 +98,11 @@ def pooled_classes(
         for part in range(4)
     ]
     return (bins[0], bins[1], bins[2], bins[3]), tuple(rows)
+
+
+def has_both_classes(pair: PairOfTests) -> bool:
+    """Say whether there are positives and negatives; else nobody can be placed among them."""
+    return all(bins.n > 0 for bins in pair)
 
 
 def classes_to_values(classes: Sequence[PairOfTests | None]) -> dict[str, tuple[float, ...]]:

@@ -40,7 +40,7 @@ from fedcac.statistics.refit import (
 from fedcac.statistics.resampling import Rows, replicate_rows, replicate_spread
 from fedcac.statistics.risk_sets import baseline_hazard
 from fedcac.statistics.rows import Value, fit_status, value_row
-from fedcac.statistics.sums import answered, missing_status, summed_totals, totals_status
+from fedcac.statistics.sums import answered, is_table, missing_status, summed_totals, totals_status
 from fedcac.vocabulary import Measure, Resampling, RowStatus, SiteName
 
 __all__ = ["Reclassification", "ReclassificationTotals"]
@@ -209,7 +209,8 @@ class Reclassification(Estimator[ReclassificationSpec]):
         # First without replicates: a site that cannot bear them still gives the estimates.
         answers = yield table_query(MEASURES, at)
         sums = summed_totals(answers, full.sites, ReclassificationTotals, (1, N_COLUMNS))
-        given, _ = answered(answers, full.sites, ReclassificationTotals)
+        shape = is_table(1, N_COLUMNS)
+        given, _ = answered(answers, full.sites, ReclassificationTotals, shape)
         if sums is not None and sum(own.n_patients for own in given.values()) != full.n_patients:
             # Each model left out patients whom the other one kept.
             return tuple(self._absent(base, full))

@@ -112,8 +112,12 @@ def wald(
     method: str = "wald",
     is_tested: bool = False,
 ) -> Value:
-    """Return a value with Wald's interval, cut to low .. high, and on request its test of 0."""
-    if se is None:
+    """Return a value with Wald's interval, cut to low .. high, and on request its test of 0.
+
+    Without an interval where `se` is None or 0: few patients who all are alike show no spread,
+    which is not certainty.
+    """
+    if se is None or se <= 0:
         return Value(estimate)
     return Value(
         estimate,

@@ -30,7 +30,7 @@ from fedcac.statistics.logistic import SMALLEST_PROBABILITY
 from fedcac.statistics.newton import STEP, maximise, queried_parameters
 from fedcac.statistics.partial_likelihood import partial_likelihood
 from fedcac.statistics.rows import Value, fit_status, refusal_status, value_row, wald
-from fedcac.statistics.sums import answered, missing_status
+from fedcac.statistics.sums import answered, is_table, missing_status
 from fedcac.vocabulary import Measure, RowStatus, SiteName, TieMethod
 
 __all__ = ["RiskBins", "SlopeTerms", "SurvivalCalibration"]
@@ -139,16 +139,15 @@ class SurvivalCalibration(Estimator[SurvivalCalibrationSpec]):
 
     def pool(self, sites: Sequence[SiteName], fits: Mapping[str, Fit] = NO_FITS) -> Pooling:
         """Ask for the bins, then fit the slope."""
-        given, refused = answered((yield BINS_QUERY), sites, RiskBins)
+        shape = is_table(len(self.bin_labels) + 1, 4)
+        given, refused = answered((yield BINS_QUERY), sites, RiskBins, shape)
         absent = RowStatus.SUPPRESSED if given else missing_status(refused.values())
         rows: list[Estimate] = []
         for number, label in enumerate((*self.bin_labels, "")):
             shown = [
                 np.array(answer.values[number])
                 for answer in given.values()
-                if isinstance(answer, RiskBins)
-                and len(answer.values) == len(self.bin_labels) + 1
-                and answer.values[number]
+                if answer.values[number]
             ]
             rows.extend(self._risk_rows(shown, label, absent))
         fit = yield from maximise(sites, 1, SlopeTerms)
@@ -162,22 +161,21 @@ class SurvivalCalibration(Estimator[SurvivalCalibrationSpec]):
             Measure.OBSERVED_RISK: None,
             Measure.EXPECTED_RISK: None,
         }
+        if not group:
+            values[Measure.OE_RATIO] = None
         n, expected, survivors, variance = np.sum(shown, axis=0) if shown else np.zeros(4)
         if n > 0:
             observed = float(1 - survivors / n)
-            # Where all or none had the event Greenwood's variance is 0, which is not certainty.
-            se = float(variance**0.5 / n) if variance > 0 else None
+            # Where all or none had the event it is 0, and there is no interval.
+            se = float(variance**0.5 / n)
             values[Measure.OBSERVED_RISK] = wald(
                 observed, se, low=0.0, high=1.0, method="greenwood"
             )
             values[Measure.EXPECTED_RISK] = Value(float(expected / n))
             if not group and expected > 0:
                 scale = float(n / expected)
-                ratio_se = None if se is None else se * scale
-                ratio = wald(observed * scale, ratio_se, low=0.0, method="greenwood")
+                ratio = wald(observed * scale, se * scale, low=0.0, method="greenwood")
                 values[Measure.OE_RATIO] = ratio
-        elif not group:
-            values[Measure.OE_RATIO] = None
         status = RowStatus.NOT_ESTIMABLE if shown else absent
         for measure, value in values.items():
             yield value_row(

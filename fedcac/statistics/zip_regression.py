@@ -26,7 +26,7 @@ from fedcac.statistics.fit import Fit
 from fedcac.statistics.intervals import Z95
 from fedcac.statistics.newton import maximise, queried_parameters
 from fedcac.statistics.rows import fit_status, refusal_status, two_sided_p
-from fedcac.statistics.sums import answered, missing_status
+from fedcac.statistics.sums import answered, is_table, missing_status
 from fedcac.statistics.zero_inflated import zip_start, zip_terms
 from fedcac.statistics.zip_patient_effect import zip_random_terms
 from fedcac.vocabulary import Measure, RowStatus, SiteName
@@ -134,12 +134,8 @@ class ZeroInflated(Estimator[ZeroInflatedSpec]):
 
     def pool(self, sites: Sequence[SiteName], fits: Mapping[str, Fit] = NO_FITS) -> Pooling:
         """Ask for a start, then climb from there."""
-        given, refused = answered((yield START_QUERY), sites, ZipStart)
-        counts = [
-            answer.values[0]
-            for answer in given.values()
-            if isinstance(answer, ZipStart) and len(answer.values[0]) == 3
-        ]
+        given, refused = answered((yield START_QUERY), sites, ZipStart, is_table(1, 3))
+        counts = [answer.values[0] for answer in given.values() if answer.values[0]]
         if not counts:
             return tuple(self._absent(missing_status(refused.values())))
         n_rows, n_zeros, total = np.sum(counts, axis=0)

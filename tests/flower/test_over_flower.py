@@ -50,7 +50,7 @@ def in_memory(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 def estimates(deployment: Deployment, round_id: str, out: Path) -> bytes:
     deployment.finish(round_id)
-    return estimates_of(deployment, round_id, out)
+    return estimates_of(deployment, round_id, out / "out")
 
 
 def attack(root: Path, verb: str, **arguments: Any) -> Any:

@@ -61,7 +61,6 @@ register(
         seeds=lambda: [parcels().ledger],
         parse=_read_ledger,
         mutators=(damage_bytes, damage_lines, damage_numbers, damage_text),
-        known=("ValueError",),
     )
 )
 

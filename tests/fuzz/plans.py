@@ -87,7 +87,6 @@ register(
         mutators=(damage_yaml, damage_yaml, damage_text, damage_lines, damage_bytes),
         n_cases=60,
         names_path=True,
-        known=("ArithmeticError", "AttributeError", "LookupError", "RecursionError", "ValueError"),
     )
 )
 

@@ -94,7 +94,7 @@ def apply_rule(
     shape = rule_shape(type(aggregate))
     if shape is None:
         return RefusalCode.UNREGISTERED_TYPE
-    if earlier is not None and isinstance(aggregate, CrossTable):
+    if isinstance(aggregate, CrossTable):
         changes = cross_tables.protect(aggregate, policy, earlier)
     else:
         changes = _RULES[shape].protect(aggregate, policy)

@@ -48,9 +48,12 @@ def protect_bins(bins: Any, policy: Policy) -> Changes:
     nested = () if bins.evidence is None else bins.evidence.nested
     is_kept = kept_of_nested(nested, [bool(groups) for groups in shown], policy)
     starts, counts = [], []
-    for groups, own, kept in zip(bins.counts, shown, is_kept, strict=True):
+    has_common_grid = type(bins).has_common_grid
+    for position, (groups, own, kept) in enumerate(zip(bins.counts, shown, is_kept, strict=True)):
         rows = [np.array(row, dtype=np.int64) for row in groups]
-        firsts = _starts(rows, own if kept else set(), policy, type(bins).has_common_grid)
+        firsts = _starts(rows, own if kept else set(), policy, has_common_grid)
+        if has_common_grid and position == 0 and len(bins.counts) > 1:
+            firsts = [_one_by_one(first, row) for first, row in zip(firsts, rows, strict=True)]
         starts.append(tuple(tuple(first) for first in firsts))
         counts.append(
             tuple(
@@ -59,6 +62,12 @@ def protect_bins(bins: Any, policy: Policy) -> Changes:
             )
         )
     return {"starts": tuple(starts), "counts": tuple(counts)}
+
+
+def _one_by_one(starts: list[int], row: Counts) -> list[int]:
+    # The first variable of a table of characteristics is the groups' sizes. A small group merged
+    # with a large one would follow from the large one's patients in the variables after it.
+    return starts if len(starts) == len(row) else starts[:1]
 
 
 def shown_groups(sizes: Sequence[int], n_patients: int, policy: Policy) -> set[int]:
@@ -84,7 +93,7 @@ def _starts(
     rows: list[Counts], shown: set[int], policy: Policy, has_common_grid: bool
 ) -> list[list[int]]:
     if has_common_grid:
-        together = _dyadic_starts([rows[group] for group in sorted(shown)], policy)
+        together = _dyadic_starts([rows[group] for group in shown], policy)
         return [together if group in shown else [] for group in range(len(rows))]
     return [
         _dyadic_starts([row], policy) if group in shown else [] for group, row in enumerate(rows)

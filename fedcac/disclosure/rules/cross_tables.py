@@ -29,7 +29,6 @@ def is_consistent(table: Any) -> bool:
         matrix == table.matrix
         and two_by_two_tables(matrix) == table.two_by_two
         and sum(map(sum, matrix)) == table.n_patients
-        and not table.kept_cut_offs
         and not table.collapsed
     )
 

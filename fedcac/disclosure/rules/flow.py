@@ -65,7 +65,7 @@ def _cover_small_exclusions(flow: Any, hidden: set[ExclusionReason], k: int) -> 
         (reason for reason, count in flow.exclusions.items() if count >= k),
         key=lambda reason: (flow.exclusions[reason], order.index(reason)),
     )
-    while len(hidden) < 2 or sum(flow.exclusions[reason] for reason in hidden) < k:
+    while sum(flow.exclusions[reason] for reason in hidden) < k:
         if not others:
             return False
         hidden.add(others.pop(0))

@@ -84,14 +84,14 @@ def protect(table: Any, policy: Policy) -> Changes:
         parts["censored"].append(tuple(int(curve.censored[a:b].sum()) for a, b in spans))
     changes: dict[str, Any] = {name: tuple(rows) for name, rows in parts.items()}
     edges = tuple(tuple(own) if group in shown else () for group, own in enumerate(kept))
-    later = int(table.n_events) - sum(map(sum, parts["events"]))
-    is_known = len(shown) == len(kept) and not is_few(later, policy)
+    # Behind the end of no shown curve are few events, nor then behind all of them.
+    is_known = len(shown) == len(kept)
     return {**changes, "edges": edges, "n_events": table.n_events if is_known else HIDDEN}
 
 
 def _beside(sizes: list[int], hidden: int, policy: Policy) -> set[int]:
     """Return which groups may be shown beside so many hidden patients."""
-    shown = sorted((group for group, size in enumerate(sizes) if size), key=lambda g: sizes[g])
+    shown = sorted(range(len(sizes)), key=lambda group: sizes[group])
     while shown and policy.is_small(hidden):
         hidden += sizes[shown.pop(0)]
     return set(shown)
@@ -122,21 +122,19 @@ class _Curve:
     def edges(self) -> list[int]:
         """Return the edges shown, at least two; none if no curve may be shown."""
         size = len(self.events)
-        end, high = size, padded_size(size)
-        while end >= 1:
+        high = padded_size(size)
+        while high:
+            end = min(high, size)
             if self._may_end(end):
                 return [*self._split(0, high), end]
             high //= 2
-            if high < 1:
-                break
-            end = min(high, size)
         return []
 
     def _may_end(self, end: int) -> bool:
         # What follows the end is known from the number of all events, for example of a Cox model.
         left = int(self._left[end])
         events_left = int(self.events[end:].sum()) + self._later
-        is_ended_well = left >= self._least or (end == len(self.events) and left == 0)
+        is_ended_well = left >= self._least or left == 0
         counts = [self.events[:end].sum(), self.censored[:end].sum()]
         counts += [events_left, left - events_left]
         return (
@@ -148,8 +146,6 @@ class _Curve:
     def _split(self, low: int, high: int) -> list[int]:
         """Return the starts of the bins of a node of the tree."""
         middle = (low + high) // 2
-        if high - low < 2:
-            return [low]
         if middle >= len(self.events):
             return self._split(low, middle)
         is_cut = self._left[middle] >= self._least and all(

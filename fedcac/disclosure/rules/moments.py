@@ -102,7 +102,7 @@ def _complete(moments: Any, is_kept: list[bool], terms: range, policy: Policy) -
     # A single small block would follow from the number of all patients.
     shown = sorted((term for term in terms if is_kept[term]), key=lambda term: moments.n[term])
     rest = moments.n_patients - sum(moments.n[term] for term in shown)
-    while len(terms) > 1 and len(shown) < len(terms) and shown and policy.is_small(rest):
+    while shown and len(shown) < len(terms) and policy.is_small(rest):
         smallest = shown.pop(0)
         is_kept[smallest] = False
         rest += moments.n[smallest]

@@ -66,7 +66,7 @@ def protect_totals(totals: Any, policy: Policy) -> Changes:
         return code
     seen, least = totals.evidence, policy.cox.minimum_per_category
     groups = seen.row_groups or (seen.smallest_group,) * len(totals.values)
-    if seen.smallest_group < least or max(groups) < least:
+    if seen.smallest_group < least:
         return RefusalCode.TOO_FEW_PER_CATEGORY
     if not abs(seen.parameter_norm) <= policy.cox.maximum_parameter_norm:
         return RefusalCode.PARAMETERS_OUT_OF_BOUNDS
@@ -84,7 +84,7 @@ def _complete_blocks(
     # The sum over a block is known, from a row of all patients or a likelihood. What is left of
     # it when the rows shown are taken off must be about enough patients as well: the smallest
     # rows are emptied beside those that must be.
-    for block in sorted(set(seen.row_blocks) - {-1}):
+    for block in set(seen.row_blocks) - {-1}:
         rows = [row for row, own in enumerate(seen.row_blocks) if own == block]
         hidden = [groups[row] for row in rows if not is_kept[row]]
         shown = sorted((row for row in rows if is_kept[row]), key=lambda row: groups[row])

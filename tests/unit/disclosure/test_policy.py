@@ -135,3 +135,75 @@ def test_small_counts() -> None:
 def test_a_policy_cannot_be_changed() -> None:
     with pytest.raises(ValidationError):
         load_policy("research").minimum_cell = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("name", "lowest", "below"),
+    [
+        ("minimum_cell", 1, 0),
+        ("minimum_patients", 1, 0),
+        ("significant_digits", 3, 2),
+        ("cox.minimum_events", 0, -1),
+        ("cox.minimum_per_category", 0, -1),
+        ("cox.maximum_parameters_per_patient", 1e-6, 0.0),
+        ("cox.maximum_exchanges", 1, 0),
+        ("cox.maximum_parameter_norm", 1e-6, 0.0),
+        ("cox.budget_share", 1e-6, 0.0),
+    ],
+)
+def test_the_lowest_value_of_every_limit(name: str, lowest: float, below: float) -> None:
+    assert _given(name, lowest).is_open
+    with pytest.raises(ValidationError):
+        _given(name, below)
+
+
+@pytest.mark.parametrize(
+    ("name", "highest", "above"),
+    [
+        ("significant_digits", 17, 18),
+        ("cox.maximum_parameters_per_patient", 1.0, 1.01),
+        ("cox.budget_share", 1.0, 1.01),
+        ("cox.maximum_parameter_norm", 1e300, float("inf")),
+    ],
+)
+def test_the_highest_value_of_limits(name: str, highest: float, above: float) -> None:
+    assert _given(name, highest).is_open
+    with pytest.raises(ValidationError):
+        _given(name, above)
+
+
+def _given(name: str, value: float) -> Policy:
+    """Return the open policy, whose numbers are bound by nothing but their range."""
+    document = load_policy("open").model_dump()
+    part = document["cox"] if name.startswith("cox.") else document
+    part[name.removeprefix("cox.")] = value
+    return Policy.model_validate(document)
+
+
+@pytest.mark.parametrize("k", [3, 4])
+def test_a_cell_of_three_is_the_smallest_that_protects(k: int) -> None:
+    assert Policy.model_validate(_document(minimum_cell=k)).minimum_cell == k
+    with pytest.raises(ValidationError, match="minimum_cell is 2"):
+        Policy.model_validate(_document(minimum_cell=2))
+
+
+@pytest.mark.parametrize("name", ["minimum_events", "minimum_per_category"])
+def test_no_limit_of_a_likelihood_is_below_k(name: str) -> None:
+    cox = load_policy("research").cox.model_dump()
+    for value, is_allowed in ((5, True), (4, False)):
+        document = _document(cox={**cox, name: value})
+        if is_allowed:
+            assert Policy.model_validate(document).minimum_cell == 5
+        else:
+            with pytest.raises(ValidationError, match=rf"cox\.{name} is 4"):
+                Policy.model_validate(document)
+
+
+def test_the_limits_of_a_likelihood_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError):
+        load_policy("research").cox.minimum_events = 1  # type: ignore[misc]
+
+
+def test_the_names_of_the_shipped_profiles() -> None:
+    assert shipped_profiles() == ("research", "cms", "open")
+    assert [load_policy(name).profile for name in shipped_profiles()] == list(shipped_profiles())
