@@ -15,6 +15,7 @@ from fedcac.console import Outcome, add_format, say
 from fedcac.disclosure import FileLedger, load_policy, stricter_of
 from fedcac.errors import IntegrityError, UsageError
 from fedcac.exchange import Request, Spool, parcel_name
+from fedcac.joining.key_files import public_key_text
 from fedcac.signing import PublicKey
 from site_agent.cohort_verbs import add_cohort_verbs
 from site_agent.doctor.verbs import add_doctor_verbs
@@ -53,7 +54,7 @@ def _init(arguments: argparse.Namespace) -> Outcome:
             code="no_kit",
             cure="Give --kit with the file that the lead sent, or --lead-key with lead.pub.",
         )
-    lead_key = PublicKey.from_text(arguments.lead_key.read_text(encoding="ascii"))
+    lead_key = PublicKey.from_text(public_key_text(arguments.lead_key))
     key = create_site_folder(arguments.home, settings_asked_for(arguments, lead_key))
     text = (
         f"Site {arguments.name} made in {arguments.home}.\n"

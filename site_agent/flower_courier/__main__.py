@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from fedcac.errors import FedcacError
+from fedcac.errors import FedcacError, UsageError
 from fedcac.exchange.mailbox import DirectoryMailbox
 from site_agent.flower_courier.line import Finding, line_environment, look, trust_warnings
 from site_agent.flower_courier.settings import (
@@ -34,12 +34,23 @@ def init(arguments: argparse.Namespace) -> str:
         spool=os.path.relpath(arguments.spool.resolve(), arguments.home.resolve()),
         superlink=arguments.superlink,
         ca_certificate=str(arguments.ca.resolve()),
-        coordinator_key=arguments.coordinator_key.read_text(encoding="ascii").strip(),
+        coordinator_key=_key_text(arguments.coordinator_key),
         port=arguments.port,
         proxy=arguments.proxy,
         extra_ca=None if arguments.extra_ca is None else str(arguments.extra_ca.resolve()),
     )
     return create_courier_folder(arguments.home, settings).to_text()
+
+
+def _key_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"There is no key of the coordinator's courier at '{path}'.",
+            code="no_key_file",
+            cure="Give courier.key.pub, as the lead sent it.",
+        ) from error
 
 
 def check(arguments: argparse.Namespace) -> list[Finding]:

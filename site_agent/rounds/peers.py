@@ -10,6 +10,7 @@ from typing import Any
 from fedcac.console import Outcome, add_format, say
 from fedcac.errors import UsageError
 from fedcac.joining import compared
+from fedcac.joining.key_files import public_key_text
 from fedcac.signing import PublicKey
 from site_agent.joining.notices import distrusted_keys, newest_notice
 from site_agent.settings import SiteFolder
@@ -95,7 +96,7 @@ def _add(arguments: argparse.Namespace) -> Outcome:
             code="bad_site",
             cure="Give the name under which the other site is enrolled.",
         )
-    key = PublicKey.from_text(arguments.key.read_text(encoding="ascii"))
+    key = PublicKey.from_text(public_key_text(arguments.key))
     if path.exists() and PublicKey.from_text(path.read_text(encoding="ascii")) != key:
         raise UsageError(
             f"Another key of {arguments.name} is trusted here.",
