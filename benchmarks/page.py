@@ -174,10 +174,9 @@ _NOT_MEASURED = """## Numbers in the documentation that no benchmark gives
   [scaling](../explanation/scaling.md): bytes and milliseconds per exchange.
 - Seconds that the scripts of other studies take (attacks, resampling, policy cost): a hint for
   whoever reruns them.
-- Sizes of the container images in [run-in-containers](../how-to/run-in-containers.md), the ten
-  seconds of `doctor` in [pass-the-doctor](../how-to/pass-the-doctor.md) (13 s in
-  `benchmarks/results/joining.md`), and the minutes in the headings of
-  [join-a-consortium](../how-to/join-a-consortium.md), which are estimates.
+- Sizes of the container images in [run-in-containers](../how-to/run-in-containers.md), and the
+  minutes in the headings of [join-a-consortium](../how-to/join-a-consortium.md), which are
+  estimates.
 - The lines of 1 and 2 Mbit/s in [run-over-flower](../how-to/run-over-flower.md): trials.
 
 MONAI's ITKReader and ray are not installed and were not timed; pooled rows under `research` and

@@ -83,11 +83,22 @@ def _asked(situation: Situation) -> _Asked:
     return _Asked(load_shipped("demo-nongated"), False, False)
 
 
+_FROM_SCORES = skipped("this site answers from its scored table")
+
+
+def _answers_from_scores(situation: Situation, path: Path) -> bool:
+    """Say whether a file is not there because exams were scored elsewhere."""
+    return situation.settings.scored_table is not None and not path.exists()
+
+
 def _exams(situation: Situation) -> Finding:
     from fedcac.imaging import load_volume, pair_manifest
     from fedcac.imaging.manifest import read_manifest
 
-    entries = read_manifest(situation.folder.resolve(situation.settings.manifest))
+    manifest = situation.folder.resolve(situation.settings.manifest)
+    if _answers_from_scores(situation, manifest):
+        return _FROM_SCORES
+    entries = read_manifest(manifest)
     protocol = _asked(situation).protocol
     with tempfile.TemporaryDirectory(prefix="fedcac-doctor-") as scratch:
         sample = Path(scratch) / "manifest.csv"
@@ -129,6 +140,8 @@ def _clinical(situation: Situation) -> Finding:
     from fedcac.site_table import read_clinical_table, survey_clinical_table
 
     path = situation.folder.resolve(situation.settings.clinical_table)
+    if _answers_from_scores(situation, path):
+        return _FROM_SCORES
     asked = _asked(situation)
     if not asked.is_offered:
         return _plain_table(path)

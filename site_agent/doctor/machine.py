@@ -39,13 +39,25 @@ def _python(_: Situation) -> Finding:
 
 def versions_tested() -> dict[str, str]:
     """Return the versions this release was tested with, by normalised name; empty if unknown."""
+    path = _constraints()
+    if path is None:
+        return {}
+    lines = path.read_text(encoding="utf-8").splitlines()
+    pairs = [line.split("==", 1) for line in lines if "==" in line]
+    return {_normal(name): version.strip() for name, version in pairs}
+
+
+def _constraints() -> Path | None:
     package = Path(fedcac.__file__).parent
-    for path in (package / "constraints.txt", package.parent / "constraints.txt"):
-        if path.is_file():
-            lines = path.read_text(encoding="utf-8").splitlines()
-            pairs = [line.split("==", 1) for line in lines if "==" in line]
-            return {_normal(name): version.strip() for name, version in pairs}
-    return {}
+    # In an installed package, and in a copy of the source.
+    places = (package / "constraints.txt", package.parent / "constraints.txt")
+    return next((path for path in places if path.is_file()), None)
+
+
+def _install_words() -> str:
+    path = _constraints()
+    versions = "" if path is None else f"--constraint {path} "
+    return f"`pip install {versions}'fedcac[site]'`"
 
 
 def _normal(name: str) -> str:
@@ -82,11 +94,11 @@ def _packages(_: Situation) -> Finding:
     if missing or wrong:
         parts = [f"missing: {', '.join(missing)}"] if missing else []
         parts += [f"other than pinned: {', '.join(wrong)}"] if wrong else []
-        return failed("; ".join(parts), "Install with `pip install -c constraints.txt .[site]`.")
+        return failed("; ".join(parts), f"Install with {_install_words()}.")
     if other:
         return warning(
             f"{len(other)} of {len(needed)} are not the versions tested: {', '.join(other)}",
-            "Scores may differ in the last digits; install with `-c constraints.txt` to be sure.",
+            f"Scores may differ in the last digits; to be sure, install with {_install_words()}.",
         )
     words = "as tested" if tested else "present; the list of tested versions is not installed"
     return ok(f"fedcac {fedcac.__version__}, {len(needed)} packages {words}")

@@ -11,12 +11,12 @@ import json
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from site_agent.redaction import redacted
 
@@ -81,6 +81,15 @@ class _QuietFile(RotatingFileHandler):
         return
 
 
+class _OwnError(logging.StreamHandler[TextIO]):
+    """Standard error as it was; nobody may be left who reads it, and that is no fault."""
+
+    def close(self) -> None:
+        super().close()
+        with suppress(OSError):
+            self.stream.close()
+
+
 @contextmanager
 def kept_log(plan: LogPlan) -> Iterator[None]:
     """Keep a log in the planned form until the end of the block."""
@@ -88,7 +97,7 @@ def kept_log(plan: LogPlan) -> Iterator[None]:
     own_error = os.dup(_STANDARD_ERROR)
     handler: logging.Handler
     if path is None:
-        handler = logging.StreamHandler(os.fdopen(os.dup(own_error), "w", encoding="utf-8"))
+        handler = _OwnError(os.fdopen(os.dup(own_error), "w", encoding="utf-8"))
     else:
         handler = _QuietFile(path, maxBytes=_FILE_BYTES, backupCount=_FILES_KEPT, encoding="utf-8")
     handler.setFormatter(_JsonLine() if line_format == "json" else _TextLine())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sqlite3
 import sys
 from collections.abc import Callable
@@ -46,7 +47,9 @@ def add_service_verbs(verbs: Any) -> None:
         help="form of a line of the service's log",
     )
     run.add_argument(
-        "--log-file", type=Path, help="log there, in six files of 10 MB at most, one after another"
+        "--log-file",
+        type=_log_file,
+        help="log there, in six files of 10 MB at most, one after another",
     )
     add_format(run, _run)
     status = verbs.add_parser(
@@ -60,6 +63,14 @@ def _seconds(text: str) -> float:
     if not 0 < seconds <= 3600:
         raise argparse.ArgumentTypeError("not a number of seconds up to an hour")
     return seconds
+
+
+def _log_file(text: str) -> Path:
+    path = Path(text)
+    # os.path: a folder that this user may not look into is none here.
+    if not os.path.isdir(path.parent):
+        raise argparse.ArgumentTypeError("there is no folder to keep this file in")
+    return path
 
 
 def _run(arguments: argparse.Namespace) -> Outcome:

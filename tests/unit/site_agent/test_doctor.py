@@ -230,6 +230,23 @@ def test_redaction_keeps_what_helps() -> None:
     assert redacted(f"head {digest}") == f"head {digest}"
 
 
+def test_a_site_that_answers_from_scores_needs_neither_exams_nor_a_clinical_table(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Without a scored table what is missing is a fault.
+    assert {
+        check["status"] for check in examined(bench, capsys, "--only", "exams,clinical").values()
+    } == {"failed"}
+    _settings(bench, "policy: research", "policy: research\nscored_table: scores.csv")
+    checks = examined(bench, capsys, "--only", "exams,clinical")
+    assert {check["status"]: check["found"] for check in checks.values()} == {
+        "skipped": "this site answers from its scored table"
+    }
+    # An old manifest that is still there is looked at all the same.
+    (bench.folder.root / "manifest.csv").write_text("path\n", encoding="utf-8")
+    assert examined(bench, capsys, "--only", "exams")["exams"]["status"] == "failed"
+
+
 def test_a_check_that_breaks_is_a_finding(bench: Bench) -> None:
     def stumble(_: Situation) -> Any:
         raise ValueError(f"{PATIENT} 19510203")
