@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 __all__ = [
+    "DAMAGED_YAML",
     "CohortError",
     "DicomError",
     "FedcacError",
@@ -24,6 +25,17 @@ __all__ = [
     "UsageError",
     "all_error_types",
 ]
+
+
+DAMAGED_YAML = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What PyYAML lets out beside its own errors: odd numbers, dates, escapes, depth, no UTF-8."""
 
 
 class FedcacError(Exception):

@@ -10,22 +10,11 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from fedcac.errors import UsageError
+from fedcac.errors import DAMAGED_YAML, UsageError
 from fedcac.signing import PublicKey, SigningKey
 from site_agent.pacs.settings import PacsSettings
 
 __all__ = ["SiteFolder", "SiteSettings", "create_site_folder"]
-
-# Bytes that are no UTF-8, and what PyYAML lets through of odd numbers, dates, escapes and depth.
-_NOT_YAML: tuple[type[Exception], ...] = (
-    yaml.YAMLError,
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
 
 
 class SiteSettings(BaseModel):
@@ -169,7 +158,7 @@ class SiteFolder:
                 code="no_site_folder",
                 cure="Make one with `fedcac-site init`.",
             ) from error
-        except _NOT_YAML as error:
+        except (yaml.YAMLError, *DAMAGED_YAML) as error:
             raise UsageError(
                 f"{self.settings_path} is not YAML: {error}",
                 code="bad_settings",

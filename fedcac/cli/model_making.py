@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedcac.console import Outcome, add_format
-from fedcac.errors import PackageError, UsageError
+from fedcac.errors import DAMAGED_YAML, PackageError, UsageError
 
 __all__ = ["add_making_verbs"]
 
@@ -82,16 +82,7 @@ def _document(path: Path) -> dict[str, Any]:
 
     try:
         document = yaml.safe_load(_read(path).decode("utf-8"))
-    # Beyond its own errors: what PyYAML lets through of odd numbers, dates, escapes and depth.
-    except (
-        yaml.YAMLError,
-        ArithmeticError,
-        AttributeError,
-        LookupError,
-        RecursionError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except (yaml.YAMLError, *DAMAGED_YAML) as error:
         raise PackageError(
             f"{path} is not YAML.",
             code="bad_manifest",

@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fedcac.canonical import Digest, digest_of
-from fedcac.errors import PolicyError
+from fedcac.errors import DAMAGED_YAML, PolicyError
 from fedcac.exchange.messages import PolicySummary
 from fedcac.protocol import DisclosureMinimum
 
@@ -189,16 +189,7 @@ def _shipped(name: str) -> Policy:
 def _parse(text: str, origin: str) -> Policy:
     try:
         document = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
-    # Beside its own errors the reader lets out those of dates, numbers, nesting and characters.
-    except (
-        yaml.YAMLError,
-        ArithmeticError,
-        AttributeError,
-        LookupError,
-        RecursionError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except (yaml.YAMLError, *DAMAGED_YAML) as error:
         raise PolicyError(
             f"The disclosure policy in {origin} is not readable YAML: {error}",
             code="unreadable",
