@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -118,6 +119,8 @@ class FlowerLink:
         self._control = ControlHttpClient.from_server_address(
             self._address, False, self._authority, interceptors=[]
         )
+        self._clients = ExitStack()
+        self._clients.callback(self._control.close)
         self._nodes: dict[str, int] = {}
         self._nodes_at = self._beat_at = float("-inf")
         try:
@@ -132,8 +135,11 @@ class FlowerLink:
                     RuntimeTokenHttpInterceptor(self._token),
                 ],
             )
+            self._clients.callback(self._client.close)
             given = self._client.PullTaskInput(PullTaskInputRequest())
         except (httpx.HTTPError, RunNotRunningException) as error:
+            # Whoever makes a new one every few seconds would run out of sockets.
+            self._clients.close()
             raise _broken(error) from error
         self._run_id = given.run.run_id
         # Message() reads who it is from these process-wide fields.
@@ -248,8 +254,7 @@ class FlowerLink:
     def close(self) -> None:
         """Close the connections; the run is left to time out."""
         self._grid.close()
-        self._client.close()
-        self._control.close()
+        self._clients.close()
 
 
 def _answered(reply: Message) -> Answered:

@@ -50,9 +50,7 @@ class FleetOnly:
         self._client = client
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        if scope["type"] != "http":
-            return
+        """Answer one HTTP request; the server is to hand on nothing else."""
         path = scope["raw_path"].decode("ascii", errors="replace")
         if not _is_open(scope["method"], path):
             await _answer(send, 404)
@@ -130,6 +128,7 @@ def serve_front(folder: CourierFolder) -> None:
         ssl_certfile=str(folder.root / "server.pem"),
         ssl_keyfile=str(folder.root / "server.key"),
         lifespan="off",
+        ws="none",
         log_level="warning",
         access_log=False,
         server_header=False,

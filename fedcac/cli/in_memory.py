@@ -132,7 +132,11 @@ def _run_to_end(engine: RoundEngine, agents: dict[str, SiteAgent], round_id: str
         before = (view.record.state, view.n_exchanges)
         view = engine.step(round_id)
         if not is_changed and (view.record.state, view.n_exchanges) == before:
-            raise RoundError("The round does not move on.", code="stuck")
+            raise RoundError(
+                "The round does not move on.",
+                code="stuck",
+                cure="This is a fault of fedcac: report it with the protocol.",
+            )
     if view.record.state is RoundState.FAILED:
         raise _failure(view)
     return view

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -16,6 +15,7 @@ from fedcac.phantom.dicom import ExamLabel, write_series
 from fedcac.phantom.hybrid import generate_hybrid_pair
 from fedcac.phantom.pairs import generate_pair
 from fedcac.phantom.site_folders import check_new_folder, write_csv
+from fedcac.phantom.worker_pool import worker_pool
 from fedcac.vocabulary import Vessel
 
 __all__ = ["write_cohort"]
@@ -75,7 +75,7 @@ def write_cohort(
         for patient in range(n_patients)
     ]
     with (
-        ProcessPoolExecutor(max_workers=2) as workers,
+        worker_pool() as workers,
         progress("Generating exam pairs", len(tasks)) as advance,
     ):
         patients = []

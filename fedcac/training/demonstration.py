@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +29,7 @@ from fedcac.phantom import (
     generate_hybrid_pair,
     generate_pair,
 )
+from fedcac.phantom.worker_pool import worker_pool
 from fedcac.scoring import profile_named, score_volume
 from fedcac.statistics.kappa import cohen_kappa
 from fedcac.training.card import CARD_FILE, render_card
@@ -80,7 +80,7 @@ def make_pairs(seed: int, stream: int, n_pairs: int) -> list[PhantomPair]:
     """Return generated pairs; streams of one seed share no patient."""
     tasks = [(seed, stream, number) for number in range(n_pairs)]
     pairs = []
-    with ProcessPoolExecutor(max_workers=2) as workers, progress("Generating", n_pairs) as advance:
+    with worker_pool() as workers, progress("Generating", n_pairs) as advance:
         for pair in workers.map(_make_pair, tasks, chunksize=4):
             pairs.append(pair)
             advance()

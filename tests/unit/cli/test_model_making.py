@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from tiny_packages import TINY_ENG, tiny_manifest
 
 from fedcac.cli import main
-from fedcac.models import ModelPackage, build_network
+from fedcac.models import ModelPackage, build_network, swinunetr
 
 MANIFEST = tiny_manifest(name="our-own")
 
@@ -76,3 +77,57 @@ def test_a_checkpoint_that_is_none_is_refused(
     assert main(["model", "convert", str(tmp_path / "x.pth"), *out]) == 5
     assert "package.bad_checkpoint" in capsys.readouterr().out
     assert not (tmp_path / "w.safetensors").exists()
+
+
+def test_a_published_checkpoint_becomes_weights_of_the_family(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny = {"feature_size": 12, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 1, 1]}
+    monkeypatch.setattr(swinunetr, "PUBLISHED_ARCHITECTURE", {**tiny, "window_size": 2})
+    torch.manual_seed(2)
+    network = swinunetr.SwinUNETRNetwork(**tiny, window_size=2)
+    state = torch.nn.DataParallel(network.network).state_dict()
+    torch.save({"epoch": 4, "model_state_dict": OrderedDict(state)}, tmp_path / "model.pth")
+    out = tmp_path / "weights.safetensors"
+    words = ["model", "convert", str(tmp_path / "model.pth"), "--layout", "ai-cac"]
+    assert main([*words, "--out", str(out), "--format", "json"]) == 0
+    data = json.loads(capsys.readouterr().out)["data"]
+    assert data["dropped"] == ["epoch"]
+    stored = load_file(out)
+    assert len(stored) == data["tensors"]
+    assert all(torch.equal(stored[name], tensor) for name, tensor in network.state_dict().items())
+    assert main([*words, "--out", str(out)]) == 2
+    assert "usage.folder_not_empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a: [", "is not YAML."), ("- a list", "does not describe a package."), ("name: x", "does")],
+)
+def test_a_manifest_that_is_none(
+    text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = written(tmp_path)
+    (tmp_path / "manifest.yaml").write_text(text, encoding="utf-8")
+    assert main(words) == 5
+    data = json.loads(capsys.readouterr().out)["data"]
+    assert data["code"] == "package.bad_manifest"
+    assert message in data["message"]
+
+
+def test_weights_that_are_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = written(tmp_path)
+    (tmp_path / "weights.safetensors").unlink()
+    assert main(words) == 2
+    assert "usage.no_file" in capsys.readouterr().out
+
+
+def test_a_package_is_checked_against_a_case_of_its_makers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hu = torch.linspace(-500, 900, 32 * 32).reshape(1, 32, 32)
+    (tmp_path / "golden.safetensors").write_bytes(save({"hu": hu}))
+    assert main([*written(tmp_path), "--golden", str(tmp_path / "golden.safetensors")]) == 0
+    capsys.readouterr()
+    packed = load_file(tmp_path / "package" / "golden.safetensors")
+    assert torch.equal(packed["hu"], hu)
