@@ -107,10 +107,9 @@ def tells_few_between(
             if _class_columns(of_classes) & set(of_sizes.columns)
             for size in class_sizes(other)
         }
-        n = released["n_patients"]
         if any(is_few(abs(a - b), policy) for a in classes for b in _above(payload)):
             return True
-        if _are_few_left(_joined(sizes, lists), {0, n, *classes}, n, policy):
+        if _are_few_left(_joined(sizes, lists), classes, released["n_patients"], policy):
             return True
     return False
 
@@ -134,13 +133,15 @@ def _are_few_left(
     """Say whether few are left between two cut-offs beside the categories shown there.
 
     `known` are numbers above cut-offs. At which is not known, but a number above a cut-off is at
-    least that of the categories shown above it, and leaves room for those shown below it.
+    least that of the categories shown above it, and leaves room for those shown below it. Above the
+    lower end of the lowest category are all patients, above the upper end of the highest is nobody.
     """
     shown = [size or 0 for size in sizes]
-    numbers = [
+    inner = [
         [n for n in known if sum(shown[cut:]) <= n <= n_patients - sum(shown[:cut])]
-        for cut in range(len(shown) + 1)
+        for cut in range(1, len(shown))
     ]
+    numbers = [[n_patients], *inner, [0]]
     return any(
         is_few(upper - lower - sum(shown[low:high]), policy)
         for low, high in combinations(range(len(numbers)), 2)
