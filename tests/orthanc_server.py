@@ -47,7 +47,7 @@ __all__ = [
 ]
 
 _PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
-_START_LIMIT_S = 60.0
+_START_LIMIT_S = 240.0
 
 WEB_USER, WEB_PASSWORD = "fedcac", "a password of this test only"
 

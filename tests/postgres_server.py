@@ -20,7 +20,7 @@ from sqlalchemy import create_engine, text
 __all__ = ["Postgres", "postgres_or_skip", "started"]
 
 _BINARIES = Path("/usr/lib/postgresql")
-_START_LIMIT_S = 60.0
+_START_LIMIT_S = 240.0
 _USER = "fedcac"
 
 

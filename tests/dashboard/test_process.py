@@ -21,7 +21,7 @@ URL = "https://dashboard.example.org"
 
 
 def ask(port: int, path: str, host: str, **headers: str) -> http.client.HTTPResponse:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request("GET", path, headers={"Host": host, **headers})
     answer = connection.getresponse()
     answer.read()
@@ -43,7 +43,7 @@ def test_it_serves_the_folder_behind_a_proxy_and_ends_when_asked(
         cwd=Path(__file__).parents[2],
     )
     try:
-        limit = time.monotonic() + 60
+        limit = time.monotonic() + 240
         while True:
             assert process.poll() is None
             assert time.monotonic() < limit
@@ -63,7 +63,7 @@ def test_it_serves_the_folder_behind_a_proxy_and_ends_when_asked(
         assert taken == 12
     finally:
         process.terminate()
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=120)
     assert f"The dashboard is at {URL}" in said.decode()
     assert "users add NAME --role lead" in said.decode()
     assert "Traceback" not in said.decode()

@@ -58,7 +58,7 @@ def test_kill_in_mid_scoring_then_restart_scores_no_exam_twice(launched: tuple[A
         stderr=subprocess.DEVNULL,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 480
     while time.monotonic() < deadline and agent.poll() is None:
         if sum(row[2] for row in exam_rows(made.site)) >= 2:
             break

@@ -244,7 +244,7 @@ def test_two_services_at_once_and_a_graceful_stop(
         for service, number in zip(services, (signal.SIGTERM, signal.SIGINT), strict=True):
             service.send_signal(number)
         for service in services:
-            _, errors = service.communicate(timeout=60)
+            _, errors = service.communicate(timeout=300)
             assert service.returncode == 0
             assert b"Traceback" not in errors
     finally:

@@ -104,7 +104,7 @@ def serve(
 
 
 def until(has_happened: Callable[[], bool], child: int) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not has_happened():
         assert time.monotonic() < deadline, "it did not happen"
         assert os.waitpid(child, os.WNOHANG) == (0, 0), "the service ended"

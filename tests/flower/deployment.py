@@ -217,7 +217,7 @@ class Deployment:
                 process.wait()
         self.store.close()
 
-    def wait_for(self, is_reached: Any, complaint: str, limit_s: float = 90.0) -> None:
+    def wait_for(self, is_reached: Any, complaint: str, limit_s: float = 300.0) -> None:
         end = time.monotonic() + limit_s
         while not is_reached():
             is_dead = any(
@@ -282,7 +282,7 @@ class Deployment:
         if agent.problems:
             raise next(iter(agent.problems.values()))
 
-    def finish(self, round_id: str, limit_s: float = 150.0) -> RoundView:
+    def finish(self, round_id: str, limit_s: float = 600.0) -> RoundView:
         views = []
 
         def is_finished() -> bool:

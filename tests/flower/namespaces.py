@@ -189,7 +189,7 @@ def _begin(selector: selectors.BaseSelector, address: str, port: int) -> None:
 
 
 def _settle(selector: selectors.BaseSelector, answering: set[int]) -> None:
-    ready = selector.select(timeout=5)
+    ready = selector.select(timeout=30)
     if not ready:
         raise TimeoutError("a port neither answers nor refuses")
     for key, _ in ready:

@@ -61,7 +61,7 @@ def drive(
     is_reached: Callable[[], bool],
     agents: Sequence[str] = (),
     rounds: Sequence[str] = (),
-    limit_s: float = 150.0,
+    limit_s: float = 600.0,
 ) -> None:
     """Let agents work, restart what has ended as an init system does, until something holds."""
 

@@ -32,7 +32,7 @@ def test_masked_sums_outlive_a_site_s_courier(tmp_path: Path) -> None:
             deployment.step(round_id)
             return (box / f"{round_id}.masked-0001").exists()
 
-        deployment.wait_for(has_masked, "nothing is masked", 150)
+        deployment.wait_for(has_masked, "nothing is masked", 600)
         deployment.kill("run:west")
         # The others go on, as far as they can without it.
         for _ in range(3):

@@ -117,7 +117,7 @@ class TwoHosts:
         return self._log.read_text(encoding="utf-8", errors="replace")
 
     def wait_for(self, is_reached: Callable[[], bool], pause_s: float = 0.5) -> None:
-        end = time.monotonic() + 150
+        end = time.monotonic() + 600
         while not is_reached():
             self._restart_ended()
             if time.monotonic() > end:

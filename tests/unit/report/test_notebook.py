@@ -21,7 +21,7 @@ def test_the_notebook_runs_and_finds_the_site_that_moved(
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.delenv("FEDCAC_FIRST", raising=False)
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
     texts = "".join(
         output.get("text", "") + output.get("data", {}).get("text/plain", "")
         for cell in notebook.cells
