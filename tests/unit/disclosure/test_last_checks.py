@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
+from fedcac.aggregate import FlowCounts
 from fedcac.disclosure.audit import Facts, Possible, is_any_exposed, is_any_narrowed
 from fedcac.disclosure.payloads import holds_text
 from fedcac.statistics.agreement import ConfusionCounts
@@ -18,6 +21,37 @@ def test_a_word_in_a_single_field_is_found(name: str) -> None:
     assert not holds_text(payload, TABLE)
     assert not holds_text({**payload, "matrix": [["suppressed", 10], [10, 40]]}, TABLE)
     assert holds_text({**payload, name: [["Doe, Jane"]]}, TABLE)
+
+
+@pytest.mark.parametrize(
+    ("value", "is_word"),
+    [
+        (7, False),
+        (0.5, False),
+        (None, False),
+        ("suppressed", False),
+        ("Doe", True),
+        (True, True),
+        (False, True),
+        (b"7", True),
+        ([1, [2, None]], False),
+        ([1, [2, "Doe"]], True),
+        ({"listed": 7}, False),
+        ({"listed": "Doe"}, True),
+        ({"Doe": 7}, True),
+        ({"Doe": 7, "listed": 7}, True),
+        ({"Doe": None}, True),
+        ({"listed": 7, "eligible": "Doe"}, True),
+    ],
+)
+def test_what_is_no_number_is_a_word(value: Any, is_word: bool) -> None:
+    fields = dict.fromkeys(FlowCounts.model_fields.keys() - {"evidence"}, 0)
+    flow = FlowCounts.model_construct()
+    assert not holds_text({**fields, "kind": "flow"}, flow)
+    assert holds_text({**fields, "kind": "flow", "stages": value}, flow) is is_word
+    # A field that the type does not have, or one too few.
+    assert holds_text({**fields, "kind": "flow", "other": 0}, flow)
+    assert holds_text(fields, flow)
 
 
 def test_no_category_holds_fewer_than_nobody() -> None:

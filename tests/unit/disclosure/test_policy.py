@@ -91,6 +91,19 @@ def test_every_key_must_be_given(tmp_path: Path, key: str) -> None:
     assert caught.value.code == "policy.missing_key"
 
 
+def test_the_first_of_several_defects_is_explained(tmp_path: Path) -> None:
+    # In the order in which the keys are documented.
+    document = _document(minimum_cell="5", zero_is_small=1)
+    with pytest.raises(PolicyError, match="the value of 'minimum_cell'"):
+        load_policy(_write(tmp_path, document))
+    with pytest.raises(PolicyError, match="a combination of values that cannot be used"):
+        load_policy(_write(tmp_path, _document(minimum_patients=4)))
+    del document["minimum_cell"]
+    with pytest.raises(PolicyError, match="lacks the key 'minimum_cell'") as caught:
+        load_policy(_write(tmp_path, document))
+    assert caught.value.cure == "Give every key; a policy has no defaults."
+
+
 def test_an_unknown_or_missing_nested_key_is_named(tmp_path: Path) -> None:
     cox = dict(load_policy("research").cox.model_dump())
     with pytest.raises(PolicyError, match=r"cox\.minimum_event'"):
