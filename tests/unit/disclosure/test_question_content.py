@@ -109,6 +109,30 @@ def test_categories_are_those_of_days_or_of_scores() -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "is_other"),
+    [
+        ("bland_altman", False),
+        ("correlation", False),
+        ("distribution", False),
+        ("zero_inflated", False),
+        ("agreement", True),
+        ("calibration", True),
+        ("descriptives", True),
+    ],
+)
+def test_what_is_not_by_category_is_the_same_analysis_under_other_cut_offs(
+    kind: str, is_other: bool
+) -> None:
+    scheme = plan([SPECS[kind]]).categories
+    wider = scheme.model_copy(update={"cut_offs": (1.0, 10.0, 100.0, 500.0)})
+    digests = {
+        analysis_digest(protocol, "x")
+        for protocol in (plan([SPECS[kind]]), plan([SPECS[kind]], categories=wider))
+    }
+    assert len(digests) == (2 if is_other else 1)
+
+
+@pytest.mark.parametrize(
     ("spec", "pair"),
     [
         (AgreementSpec(id="x", kind="agreement"), ("index_score", "reference_score")),

@@ -95,6 +95,10 @@ def test_the_words_of_an_agent_that_says_nothing_and_of_a_problem_without_a_cure
     assert "The agent is working (process 7, since 2 h)." in text
     assert "Problem: It is busy. [site.busy]\n" in text
     assert "What to do" not in text
+    assert "sign of life" not in text
+    dead = silent.model_copy(update={"at": NOW - timedelta(hours=1)})
+    text = standing_text(reader.read(agent=dead), is_running=True, now=NOW)
+    assert "Its last sign of life was 1 h ago." in text
     cured = problem.model_copy(update={"cure": "Wait."})
     text = standing_text(reader.read(problem=cured), is_running=None, now=NOW)
     assert "Problem: It is busy. [site.busy]\n  What to do: Wait." in text
