@@ -213,7 +213,7 @@ class Gate:
         return [e for e in self._ledger.entries if _is_charged(e) and not e.least_sites]
 
     def _history_refusal(
-        self, question: Question, released: Mapping[str, Any], *, is_judged: bool = False
+        self, question: Question, released: Mapping[str, Any], *, is_judged: bool
     ) -> RefusalCode | None:
         """Judge an answer together with everything that left before."""
         if self._policy.is_open:

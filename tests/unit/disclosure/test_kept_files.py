@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from pydantic import ValidationError
 
 from fedcac.canonical import canonical_bytes
 from fedcac.disclosure import FileLedger, Gate, MemoryLedger, Question, load_policy
@@ -162,3 +163,37 @@ def test_a_group_is_on_the_disk_once_it_is_remembered(
     digest = FileGroups(path).remember(group)
     assert synced == [group.encode() + b"\n"] == [path.read_bytes()]
     assert FileGroups(path).get(digest) == group
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"note": "Doe, Jane"},
+        {"index": "0"},
+        {"exchange": 1.0},
+        {"columns": ["index_score", 3]},
+        {"index": -1},
+        {"n_bytes": -1},
+        {"least_sites": -1},
+        {"repeats": -1},
+        {"key": "sha256:0"},
+        {"payload": {"mean": float("nan")}},
+        {"payload": {"mean": float("inf")}},
+    ],
+)
+def test_an_entry_holds_what_it_declares_and_nothing_else(
+    changes: dict[str, object], ask: Ask
+) -> None:
+    entry = _entry(ask)
+    document = {**entry.model_dump(), "columns": entry.columns}
+    assert LedgerEntry.model_validate(document) == entry
+    with pytest.raises(ValidationError):
+        LedgerEntry.model_validate({**document, **changes})
+    with pytest.raises(ValidationError):
+        entry.index = 7
+
+
+def test_an_entry_of_a_refusal_says_that_nothing_left(ask: Ask) -> None:
+    stated = _entry(ask).model_dump(exclude={"n_bytes", "least_sites"})
+    entry = LedgerEntry.model_validate(stated)
+    assert (entry.n_bytes, entry.least_sites, entry.payload) == (0, 0, None)

@@ -43,3 +43,7 @@ def test_what_is_added_to_a_sum_is_not_shown_by_its_words(make: SimpleNamespace,
     # A log that writes it down holds no count.
     assert "41" not in repr(added)
     assert "vector" not in repr(added)
+    assert "token" not in repr(added)
+    release = Gate(load_policy("open"), MemoryLedger()).release(ask(), make.means(100, 100))
+    assert isinstance(release, Release)
+    assert "token" not in repr(release)
