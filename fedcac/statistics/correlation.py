@@ -143,8 +143,9 @@ def _icc2(n: int, between: float, raters: float, residual: float) -> Correlation
     within = 2 * raters + (n - 2) * residual
     low = n * (between - low_quantile * residual) / (low_quantile * within + n * between)
     high = n * (high_quantile * between - residual) / (within + n * high_quantile * between)
-    # A negative estimate can leave no degrees of freedom; F then has no quantiles.
-    if not (math.isfinite(low) and math.isfinite(high)):
+    # A negative estimate can leave hardly any degrees of freedom. F then has no quantiles, or an
+    # upper one below 1, which would put both limits below the estimate.
+    if not math.isfinite(low) or high_quantile < 1:
         return Correlation(estimate, None, None, p_value)
     return Correlation(estimate, low, high, p_value)
 

@@ -204,13 +204,13 @@ class KaplanMeier(Estimator[KaplanMeierSpec]):
     def _log_rank_row(self, answers: Answers, sites: Sequence[SiteName]) -> Estimate:
         g = len(self._labels)
         given, refused = answered(answers, sites, LogRankTotals, is_table(2 + g, g))
-        tables = [np.array(answer.values) for answer in given.values() if all(answer.values)]
-        if not tables:
+        whole = [answer for answer in given.values() if all(answer.values)]
+        if not whole:
             status = missing_status(refused.values())
             return Estimate(self.spec.id, POOLED, Measure.LOGRANK_CHI2, status=status)
-        total = np.sum(tables, axis=0)
+        total = np.sum([answer.values for answer in whole], axis=0)
         test = log_rank_test(total[0], total[1], total[2:])
-        n = sum(answer.n_patients for answer in given.values())
+        n = sum(answer.n_patients for answer in whole)
         if test is None:
             status = RowStatus.NOT_ESTIMABLE
             return Estimate(self.spec.id, POOLED, Measure.LOGRANK_CHI2, n=n, status=status)

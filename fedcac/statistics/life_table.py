@@ -78,8 +78,8 @@ def life_table_curve(
         log = np.log(survival)
         half = np.where(variance > 0, Z95 * np.sqrt(variance) / -log, 0.0)
         low, high = survival ** np.exp(half), survival ** np.exp(-half)
-    is_over = survival <= 0
-    return Curve(survival, *(np.where(is_over, np.nan, part) for part in (se, low, high)))
+    # Where nobody is left these three are NaN: 0 times infinity, and infinity by infinity.
+    return Curve(survival, se, low, high)
 
 
 def kaplan_meier_at(time: Vector, event: Flags, horizon: float) -> float:
@@ -131,7 +131,8 @@ def log_rank_terms(
         )
     d = deaths.sum(axis=1)
     share = groups / at_risk[:, None]
-    scale = np.where(at_risk > 1, d * (at_risk - d) / np.maximum(at_risk - 1, 1), 0.0)
+    # Of one patient at risk the numerator is 0.
+    scale = d * (at_risk - d) / np.maximum(at_risk - 1, 1)
     variance = np.diag(scale @ share) - share.T @ (scale[:, None] * share)
     return deaths.sum(axis=0), d @ share, variance
 
