@@ -253,9 +253,10 @@ def _scopes(
         cells = answer.two_by_two[position]
         n = _sum_cells(cells, denominator)
         top = _sum_cells(cells, successes)
-        is_known = n is not None and top is not None
         scopes[site] = (
-            Fraction(top or 0, n or 0, answer.n_patients) if is_known else RowStatus.SUPPRESSED
+            RowStatus.SUPPRESSED
+            if n is None or top is None
+            else Fraction(top, n, answer.n_patients)
         )
     given = [fraction for fraction in scopes.values() if not isinstance(fraction, RowStatus)]
     if given:

@@ -15,7 +15,6 @@ from fedcac.protocol import AucSpec
 from fedcac.protocol.columns import probability_column
 from fedcac.statistics.delong import LARGEST_BOUND, Auc, Bins, auc_of_bins, auc_of_values
 from fedcac.statistics.estimator import (
-    META,
     NO_FITS,
     POOLED,
     Estimate,
@@ -131,9 +130,10 @@ class AucAnalysis(Estimator[AucSpec]):
         for values, positive in pairs:
             own = auc_of_values(values, positive)
             p = int(np.count_nonzero(positive))
-            known = own is not None and own.variance is not None
-            estimate, variance = (own.estimate, own.variance) if own and known else (0.0, 0.0)
-            rows.append((float(p), float(n - p), estimate, variance or 0.0))
+            estimate, variance = 0.0, 0.0
+            if own is not None and own.variance is not None:
+                estimate, variance = own.estimate, own.variance
+            rows.append((float(p), float(n - p), estimate, variance))
             groups.append(min(p, n - p))
         return AucTotals(
             n_patients=n,
@@ -249,7 +249,7 @@ def auc_rows(
         n=n,
         n_events=auc.n_positive,
     )
-    if scope in (POOLED, META):
+    if scope == POOLED:
         yield value_row(
             analysis,
             scope,

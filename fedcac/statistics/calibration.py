@@ -20,14 +20,13 @@ from fedcac.statistics.estimator import (
     Estimate,
     Estimator,
     Pooling,
-    QueryError,
     register_estimator,
 )
 from fedcac.statistics.fit import Fit
 from fedcac.statistics.grids import bin_numbers, positive_at, risk_bin_labels
 from fedcac.statistics.intervals import wilson
 from fedcac.statistics.logistic import logistic_terms, logit
-from fedcac.statistics.newton import STEP, maximise, queried_parameters
+from fedcac.statistics.newton import maximise, queried_parameters
 from fedcac.statistics.rows import Value, fit_status, refusal_status, value_row, wald
 from fedcac.statistics.sums import answered, is_table, missing_status
 from fedcac.vocabulary import Measure, RowStatus, SiteName
@@ -102,8 +101,6 @@ class Calibration(Estimator[CalibrationSpec]):
         ]
         if query == BINS_QUERY:
             return self._bins(complete.n, pairs)
-        if query.step != STEP:
-            raise QueryError("calibration asks the steps 'bins' and 'newton'")
         return self._terms(complete.n, pairs, queried_parameters(query, self._n_parameters))
 
     @property
@@ -219,7 +216,7 @@ class Calibration(Estimator[CalibrationSpec]):
         self, sums: Vector, group: str, term: str, absent: RowStatus | None
     ) -> Iterator[Estimate]:
         n, observed, expected = sums
-        low, high = wilson(observed, n) if absent is None and n > 0 else (0.0, 0.0)
+        low, high = wilson(observed, n) if n > 0 else (0.0, 0.0)
         for measure, value in (
             (
                 Measure.OBSERVED_RISK,
@@ -244,10 +241,10 @@ class Calibration(Estimator[CalibrationSpec]):
                 (Measure.CALIBRATION_INTERCEPT, N_PARAMETERS * number),
                 (Measure.CALIBRATION_SLOPE, N_PARAMETERS * number + 2),
             ):
-                is_known = fit.is_ok and bool(fit.identified[place])
+                # Nothing is identified where the search failed.
                 value = (
                     wald(float(fit.parameters[place]), float(fit.standard_errors[place]))
-                    if is_known
+                    if fit.identified[place]
                     else None
                 )
                 status = fit_status(fit)

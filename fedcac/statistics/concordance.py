@@ -85,8 +85,6 @@ def concordance(risk: Vector, time: Vector, event: NDArray[np.bool_]) -> Concord
     time, event
         Follow-up and whether the event happened then, shape (n,).
     """
-    if len(risk) == 0:
-        return Concordance(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     own = _ordered(risk, time, event)
     rank, event, block, after = own.rank, own.event, own.block, own.after
     lower, equal = own.lower, own.equal
@@ -137,7 +135,7 @@ def _ordered(risk: Vector, time: Vector, event: NDArray[np.bool_]) -> _Ordered:
     n = len(rank)
     # First position after the events at this patient's time, and the first one of them.
     block = np.maximum.accumulate(np.where(np.r_[True, np.diff(time) > 0], np.arange(n), 0))
-    n_tied_events = np.bincount(block, weights=event, minlength=n).astype(np.int64)[block]
+    n_tied_events = np.bincount(block, weights=event).astype(np.int64)[block]
     after = block + n_tied_events
     least = np.concatenate([[0], np.cumsum(np.bincount(rank))])
 
@@ -154,8 +152,6 @@ def concordant_pairs(risk: Vector, time: Vector, event: NDArray[np.bool_]) -> tu
 
     For a C-index without its variance, at half the work.
     """
-    if len(risk) == 0:
-        return 0.0, 0.0
     own = _ordered(risk, time, event)
     pairs = np.where(own.event, len(risk) - own.after, 0)
     return float(own.lower.sum()) + float(own.equal.sum()) / 2, float(pairs.sum())

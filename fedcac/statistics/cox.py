@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,6 +22,7 @@ from fedcac.statistics.cox_sums import CoxPacking
 from fedcac.statistics.design import design_of
 from fedcac.statistics.estimator import (
     NO_FITS,
+    Estimate,
     Estimator,
     Pooling,
     QueryError,
@@ -29,7 +31,7 @@ from fedcac.statistics.estimator import (
 from fedcac.statistics.fit import Fit
 from fedcac.statistics.newton import STEP, maximise, newton_query, queried_parameters
 from fedcac.statistics.partial_likelihood import PartialLikelihood, partial_likelihood
-from fedcac.statistics.rows import fit_status
+from fedcac.statistics.rows import fit_status, value_row
 from fedcac.statistics.sums import answered, is_table, summed_totals, totals_status
 from fedcac.vocabulary import SiteName
 
@@ -64,10 +66,10 @@ class Cox(Estimator[CoxSpec]):
     model against the null; proportionality_chi2 per term and, with term '', global (the score test
     of Grambsch and Therneau for a coefficient linear in time); c_index over the pairs within
     sites, with the infinitesimal jackknife's standard error. A term whose covariate is constant
-    within the sites, or a combination of earlier ones, is not estimable; if the likelihood has no
-    maximum, no row is. With `by_site`, hazard_ratio also per site, from a model of its own
-    patients, and `meta` as in `meta_rows`, again without each site. A site that refused has one
-    log_hazard_ratio row per term with its status and no number.
+    within the sites, or a combination of earlier ones, is not estimable, nor is a ratio beyond the
+    largest double; if the likelihood has no maximum, no row is. With `by_site`, hazard_ratio also
+    per site, from a model of its own patients, and `meta` as in `meta_rows`, again without each
+    site. A site that refused has one log_hazard_ratio row per term with its status and no number.
     """
 
     kind: ClassVar[str] = "cox"
@@ -193,13 +195,41 @@ class Cox(Estimator[CoxSpec]):
             absent = totals_status(answers, fit.sites, CoxTotals)
         rows = cox_rows(self.spec, self.design.terms, fit, sums, absent)
         if not self.spec.by_site:
-            return tuple(rows)
+            return _within_range(rows)
         shape = is_table(len(self.design.terms), 2)
         given, refused = answered((yield BY_SITE_QUERY), sites, CoxTotals, shape)
         # Whoever is not in the fit does not count beside it.
         given = {site: answer for site, answer in given.items() if site not in fit.refused}
         refused = {**refused, **fit.refused}
-        return (*rows, *by_site_rows(self.spec, self.design.terms, given, refused, sites))
+        own = by_site_rows(self.spec, self.design.terms, given, refused, sites)
+        return _within_range(chain(rows, own))
+
+
+def _within_range(rows: Iterable[Estimate]) -> tuple[Estimate, ...]:
+    """Return the rows, not estimable where a ratio or its limit is beyond the largest double.
+
+    A covariate that hardly varies has an interval of its logarithm that is hundreds wide.
+    """
+    with np.errstate(over="ignore"):
+        return tuple(row if _is_finite(row) else _without_numbers(row) for row in rows)
+
+
+def _is_finite(row: Estimate) -> bool:
+    numbers = (row.estimate, row.ci_low, row.ci_high)
+    return all(number is None or np.isfinite(number) for number in numbers)
+
+
+def _without_numbers(row: Estimate) -> Estimate:
+    return value_row(
+        row.analysis,
+        row.scope,
+        row.measure,
+        None,
+        group=row.group,
+        term=row.term,
+        n=row.n,
+        n_events=row.n_events,
+    )
 
 
 def survival_data(

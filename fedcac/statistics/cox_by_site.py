@@ -44,9 +44,7 @@ def own_coefficients(
             query = search.send({_SELF: terms_at(query)})
         except StopIteration as stop:
             fit = stop.value
-    if not fit.is_ok:
-        return ((0.0, 0.0),) * n_parameters
-    # Both are 0 where a parameter is not identified.
+    # Both are 0 where a parameter is not identified, as none is without a maximum.
     found = zip(fit.coefficients.tolist(), np.diag(fit.covariance).tolist(), strict=True)
     return tuple(found)
 

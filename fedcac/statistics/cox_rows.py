@@ -39,7 +39,7 @@ def cox_rows(
         covariance, method = covariance @ sums.score_products @ covariance, "wald_robust"
     for j, term in enumerate(terms):
         se: float | None = float(covariance[j, j]) ** 0.5
-        if se is not None and se < 1e-8 * float(fit.covariance[j, j]) ** 0.5:
+        if se < 1e-8 * float(fit.covariance[j, j]) ** 0.5:
             # Residuals that are all zero say nothing about the spread.
             se = None
         yield from _term_rows(spec, fit, j, term, se, method)
@@ -92,7 +92,6 @@ def _likelihood_ratio(spec: CoxSpec, fit: Fit) -> Estimate:
 def _proportionality_rows(
     spec: CoxSpec, terms: Sequence[str], fit: Fit, sums: CoxSums | None, absent: RowStatus
 ) -> Iterator[Estimate]:
-    p = len(terms)
     if sums is None or sums.proportionality is None:
         for term in (*terms, ""):
             yield _row(spec, fit, Measure.PROPORTIONALITY_CHI2, None, term=term, absent=absent)
@@ -100,9 +99,7 @@ def _proportionality_rows(
     keep = np.flatnonzero(fit.identified)
     table = sums.proportionality
     vectors = [table[row, keep] for row in (0, 1)]
-    tables = [
-        table[2 + number * p : 2 + (number + 1) * p][np.ix_(keep, keep)] for number in range(3)
-    ]
+    tables = [table[np.ix_(2 + number * len(terms) + keep, keep)] for number in range(3)]
     tests = proportionality_test(*vectors, *tables)
     found = dict(zip([terms[int(j)] for j in keep], tests[:-1], strict=True)) | {"": tests[-1]}
     for term in (*terms, ""):

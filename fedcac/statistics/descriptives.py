@@ -315,7 +315,7 @@ class Descriptives(Estimator[DescriptivesSpec]):
     def _test_row(self, groups: Sequence[Group], variable: Variable, absent: RowStatus) -> Estimate:
         known = [group for group in groups if group is not None]
         test: ChiSquare | None = None
-        if len(known) == len(groups) > 1:
+        if len(known) == len(groups):
             table = _on_common_bins(known)
             if variable.is_continuous:
                 test = kruskal_wallis(table)

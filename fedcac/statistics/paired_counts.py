@@ -34,7 +34,7 @@ def stuart_maxwell(matrix: NDArray[np.int64]) -> ChiSquare | None:
     np.fill_diagonal(covariance, -covariance.sum(axis=1))
     # The differences sum to zero, so the covariance is singular by at least one.
     values, vectors = np.linalg.eigh(covariance)
-    kept = values > 1e-9 * max(float(values.max()), 1.0)
+    kept = values > 1e-9 * values.max()
     df = int(np.count_nonzero(kept))
     if df == 0:
         return None
@@ -58,8 +58,6 @@ def bhapkar(matrix: NDArray[np.int64]) -> ChiSquare | None:
 def mcnemar_exact(first_only: int, second_only: int) -> float:
     """Return the two-sided binomial p-value of equal proportions; 1 without discordant pairs."""
     n = first_only + second_only
-    if n == 0:
-        return 1.0
     return min(1.0, 2 * float(special.bdtr(min(first_only, second_only), n, 0.5)))
 
 
@@ -85,10 +83,10 @@ def newcombe_difference(both: int, first_only: int, second_only: int, neither: i
     estimate = p1 - p2
 
     def reach(a: float, b: float) -> float:
-        return float(np.sqrt(max(a**2 - 2 * phi * a * b + b**2, 0.0)))
+        return float(np.sqrt(a**2 - 2 * phi * a * b + b**2))
 
     discordant = first_only + second_only
-    se = max(discordant - (first_only - second_only) ** 2 / n, 0.0) ** 0.5 / n
+    se = (discordant - (first_only - second_only) ** 2 / n) ** 0.5 / n
     return Value(
         estimate,
         se,

@@ -137,7 +137,7 @@ def _event_times(time: Vector, event: NDArray[np.bool_]) -> _EventTimes:
     joins = np.searchsorted(latest_first, -time)
     k = len(latest_first)
     group = np.where(event, joins + k + 1, joins)
-    return _EventTimes(joins, group, np.bincount(joins[event], minlength=k))
+    return _EventTimes(joins, group, np.bincount(joins[event]))
 
 
 def _at_risk(sums: Vector, segment: slice) -> tuple[Vector, Vector]:
@@ -162,8 +162,7 @@ def _segment_terms(
     """Return sum log S0, sum of risk-set means and of risk-set covariances over chosen times."""
     k = len(times.deaths)
     segment = slice(chosen.start, chosen.stop)
-    with np.errstate(over="ignore"):
-        weight = np.exp(np.where(times.joins < chosen.stop, eta - shift, -np.inf))
+    weight = np.exp(np.where(times.joins < chosen.stop, eta - shift, -np.inf))
     by_group = np.bincount(times.group, weight, 2 * (k + 1)).astype(np.float64, copy=False)
     staying0, dying0 = _at_risk(by_group, segment)
     # One entry per event: which time, and the share of those dying that is still counted.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -111,7 +112,8 @@ class Reclassification(Estimator[ReclassificationSpec]):
         Raises
         ------
         QueryError
-            If the query has another step or shape, or leads to an infinite linear predictor.
+            If the query has another step or shape, or leads to a linear predictor that is infinite
+            or beside which a risk set weighs nothing.
         TableError
             As the Cox models.
         ValueError
@@ -164,9 +166,10 @@ class Reclassification(Estimator[ReclassificationSpec]):
     def _gradients(self, patients: _Patients, rows: Rows, beta: Vector) -> Vector:
         parts = []
         for x, part, spec in zip(patients.designs, self._parts(), self._specs, strict=True):
-            terms = partial_likelihood(
-                x[rows], patients.time[rows], patients.event[rows], beta[part], spec.ties
-            )
+            with _at_the_query():
+                terms = partial_likelihood(
+                    x[rows], patients.time[rows], patients.event[rows], beta[part], spec.ties
+                )
             parts.append(terms.gradient)
         return np.concatenate(parts)
 
@@ -178,11 +181,12 @@ class Reclassification(Estimator[ReclassificationSpec]):
             chosen = x[rows]
             # Centred, the hazard's scale is that of a typical patient and nothing overflows.
             shifted = chosen - chosen.mean(axis=0)
-            # Row by row: a matrix product may round equal rows apart, and a tie would be lost.
-            predictor = (shifted * beta[part]).sum(axis=1)
-            hazard = baseline_hazard(
-                shifted, time, event, beta[part], self.spec.horizon_days, spec.ties
-            )
+            with _at_the_query():
+                # Row by row: a matrix product may round equal rows apart, and a tie would be lost.
+                predictor = (shifted * beta[part]).sum(axis=1)
+                hazard = baseline_hazard(
+                    shifted, time, event, beta[part], self.spec.horizon_days, spec.ties
+                )
             risks.append(-np.expm1(-hazard * np.exp(np.minimum(predictor, 500.0))))
             predictors.append(predictor)
         moved = reclassified(risks[0], risks[1], time, event, self.spec)
@@ -283,6 +287,16 @@ class Reclassification(Estimator[ReclassificationSpec]):
             n=full.n_patients,
             n_events=full.n_events,
         )
+
+
+@contextmanager
+def _at_the_query() -> Iterator[None]:
+    """Make what cannot be computed at the queried parameters a fault of the query."""
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            yield
+    except ValueError as error:
+        raise QueryError(str(error)) from error
 
 
 _MEASURES = (

@@ -87,15 +87,15 @@ def refit(
     """
     at: Table = start.copy()
     inverse: Table = np.tile(covariance, (len(start), 1, 1))
-    se = np.sqrt(np.maximum(np.diag(covariance), 0.0))
+    se = np.sqrt(np.diag(covariance))
     previous, step = np.zeros_like(start), np.zeros_like(start)
-    for exchange in range(maximum_exchanges):
+    for _ in range(maximum_exchanges):
         answers = yield table_query(REFIT, at)
         gradients = summed_totals(answers, sites, kind, at.shape)
         if gradients is None:
             return totals_status(answers, sites, kind)
-        if exchange > 0:
-            inverse = _learned(inverse, step, previous - gradients)
+        # Of the first gradients nothing is learned: no step led to them.
+        inverse = _learned(inverse, step, previous - gradients)
         step = np.einsum("rij,rj->ri", inverse, gradients)
         if not np.all(np.abs(step) <= 3 * se * np.sqrt(len(at))):
             return RowStatus.NOT_ESTIMABLE

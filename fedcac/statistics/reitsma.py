@@ -167,7 +167,9 @@ class _Restricted:
         """Return the Cholesky elements of the largest restricted likelihood found."""
         sd = np.std(self.y, axis=0, ddof=1) + 0.01
         found = []
-        for scale, rho in product((1.0, 0.3), (-0.6, 0.0, 0.6)):
+        # Where large sites agree and small ones do not there are several maxima; those of a
+        # correlation of 1 or -1 are found from there.
+        for scale, rho in product((1.0, 0.1), (-1.0, -0.6, 0.0, 0.6, 1.0)):
             start = scale * np.array([sd[0], rho * sd[1], np.sqrt(1 - rho**2) * sd[1]])
             found.append(
                 optimize.minimize(

@@ -64,7 +64,7 @@ def _sets(x: Vector, time: Vector, event: Flags, beta: Vector, ties: TieMethod) 
     predictor = x @ beta
     if not np.all(np.isfinite(predictor)):
         raise ValueError("a linear predictor is not finite")
-    weight = np.exp(predictor - predictor.max()) if len(predictor) else predictor
+    weight = np.exp(predictor - predictor.max())
     times, tied = np.unique(time[event], return_counts=True)
     start = np.searchsorted(time, times, side="left")
     end = np.searchsorted(time, times, side="right")

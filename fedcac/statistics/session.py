@@ -13,7 +13,6 @@ from fedcac.aggregate import Aggregate
 from fedcac.exchange.messages import Query
 from fedcac.protocol import Protocol
 from fedcac.statistics.estimator import POOLED, Estimate, Pooling, estimator_for
-from fedcac.statistics.meta_rows import without
 from fedcac.vocabulary import RefusalCode, SiteName
 
 __all__ = ["SUM_OF_SITES", "PoolingSession", "SiteAnswers"]
@@ -75,8 +74,7 @@ class PoolingSession:
         if self._sites[analysis_id] != (SUM_OF_SITES,):
             return rows
         # Between sites nothing is known.
-        alone = without(SUM_OF_SITES)
-        return tuple(row for row in rows if row.scope == POOLED and row.group != alone)
+        return tuple(row for row in rows if row.scope == POOLED)
 
     @property
     def queries(self) -> dict[str, Query]:

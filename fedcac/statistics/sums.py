@@ -38,10 +38,10 @@ def summed_totals(
         answer = answers[site]
         if not isinstance(answer, kind):
             return None
-        values = np.array(answer.values, dtype=np.float64)
-        if values.shape != shape:
+        # A row that is withheld is empty.
+        if [len(row) for row in answer.values] != [shape[1]] * shape[0]:
             return None
-        tables.append(values)
+        tables.append(answer.values)
     return np.sum(tables, axis=0) if tables else None
 
 

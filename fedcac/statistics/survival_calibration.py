@@ -27,7 +27,7 @@ from fedcac.statistics.fit import Fit
 from fedcac.statistics.grids import bin_numbers, risk_bin_labels
 from fedcac.statistics.life_table import kaplan_meier_at, kaplan_meier_variance
 from fedcac.statistics.logistic import SMALLEST_PROBABILITY
-from fedcac.statistics.newton import STEP, maximise, queried_parameters
+from fedcac.statistics.newton import maximise, queried_parameters
 from fedcac.statistics.partial_likelihood import partial_likelihood
 from fedcac.statistics.rows import Value, fit_status, refusal_status, value_row, wald
 from fedcac.statistics.sums import answered, is_table, missing_status
@@ -94,8 +94,6 @@ class SurvivalCalibration(Estimator[SurvivalCalibrationSpec]):
             raise ValueError("a predicted risk is not between 0 and 1")
         if query == BINS_QUERY:
             return self._bins(p, time, event)
-        if query.step != STEP:
-            raise QueryError("survival calibration asks the steps 'bins' and 'newton'")
         beta = queried_parameters(query, 1)
         risk = np.clip(p, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
         x = np.log(-np.log1p(-risk))[:, None]
@@ -189,14 +187,12 @@ class SurvivalCalibration(Estimator[SurvivalCalibrationSpec]):
             )
 
     def _slope_rows(self, fit: Fit) -> Iterator[Estimate]:
-        is_known = fit.is_ok and bool(fit.identified[0])
-        status = fit_status(fit)
         yield value_row(
             self.spec.id,
             POOLED,
             Measure.CALIBRATION_SLOPE,
-            wald(float(fit.parameters[0]), float(fit.standard_errors[0])) if is_known else None,
-            absent=RowStatus.NOT_ESTIMABLE if status is RowStatus.OK else status,
+            wald(float(fit.parameters[0]), float(fit.standard_errors[0])) if fit.is_ok else None,
+            absent=fit_status(fit),
             n=fit.n_patients or None,
             n_events=fit.n_events if fit.n_patients else None,
         )

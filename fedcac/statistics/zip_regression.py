@@ -137,7 +137,8 @@ class ZeroInflated(Estimator[ZeroInflatedSpec]):
         given, refused = answered((yield START_QUERY), sites, ZipStart, is_table(1, 3))
         counts = [answer.values[0] for answer in given.values() if answer.values[0]]
         if not counts:
-            return tuple(self._absent(missing_status(refused.values())))
+            absent = RowStatus.SUPPRESSED if given else missing_status(refused.values())
+            return tuple(self._absent(absent))
         n_rows, n_zeros, total = np.sum(counts, axis=0)
         start = zip_start(
             round(n_rows), round(n_zeros), float(total), 2, 2, random=self.spec.patient_effect
