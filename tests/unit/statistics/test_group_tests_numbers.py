@@ -153,7 +153,7 @@ def test_nobody_is_resampled_to_nobody(method: Resampling) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "of"), [("wilson", wilson), ("exact", clopper_pearson)], ids=str
+    ("method", "of"), [("wilson", wilson), ("exact", clopper_pearson)], ids=["wilson", "exact"]
 )
 def test_intervals_of_all_small_samples_are_scipys(method: str, of: Callable[..., Limits]) -> None:
     for n in (1, 2, 7):
