@@ -102,6 +102,19 @@ def test_two_readers_are_two_samples(pairs: Pairs) -> None:
 
 
 @pytest.mark.parametrize("spec", [PLAIN, MIXED], ids=["plain", "mixed"])
+@pytest.mark.parametrize("is_reference", [True, False])
+def test_a_reader_without_a_zero_has_no_odds_of_one(
+    spec: ZeroInflatedSpec, is_reference: bool
+) -> None:
+    """The log odds tend to minus infinity, however flat the likelihood has become by then."""
+    none = [max(count, 1) for count in SMALL[0 if is_reference else 1]]
+    pairs = (none, SMALL[1]) if is_reference else (SMALL[0], none)
+    rows = pool(spec, halves(pairs))
+    assert {row.status for row in rows.values()} == {RowStatus.NOT_ESTIMABLE}
+    assert all(row.estimate is None and row.se is None for row in rows.values())
+
+
+@pytest.mark.parametrize("spec", [PLAIN, MIXED], ids=["plain", "mixed"])
 def test_rows_are_the_maximum_of_the_sum_of_sites(spec: ZeroInflatedSpec) -> None:
     asked: list[Query] = []
     released: list[list[Any]] = []
