@@ -41,11 +41,6 @@ Releases carry 12 significant digits, so a dependence that is exact arrives with
 LIKELIHOOD_NOISE = 1e-10
 """Relative loss of log-likelihood that rounding can explain; a larger one halves the step."""
 
-ENDLESS_STEP = 1e-3
-"""Where a likelihood is not concave its parameters are logarithms. A step of so much that changes
-nothing leads to infinity; near a maximum it would mean a standard error of a million.
-"""
-
 CURVATURE_FLOOR = 1e-3
 """Where a likelihood is flat, a step is at most this much longer than along its steepest bend."""
 
@@ -112,8 +107,7 @@ def maximise(
 
     Where the likelihood is not concave (`is_concave=False`), steps follow the information with
     its eigenvalues made positive, so that they always climb, and every parameter counts as
-    identified; a point at which the true information is not positive is no maximum, nor is one
-    where a long step changes nothing.
+    identified; a point at which the true information is not positive is no maximum.
     """
     zero = np.zeros(n_parameters) if start is None else start
     first, refused = _split((yield newton_query(zero)), sites, n_parameters, aggregate_type)
@@ -138,8 +132,6 @@ def maximise(
         if gradient @ step < DECREMENT_TOLERANCE:
             if not is_concave and not is_maximum:
                 return _failed(search, FitStatus.NOT_IDENTIFIED, exchange)
-            if not is_concave and np.max(np.abs(step)) > ENDLESS_STEP:
-                return _failed(search, FitStatus.UNBOUNDED, exchange)
             return _converged(search, step, inverse, identified, exchange)
         if exchange == maximum_exchanges:
             break

@@ -37,6 +37,11 @@ START_QUERY = Query(step="start")
 MAXIMUM_EXCHANGES = 40
 """The likelihood is not concave: from a start by moments it takes more steps than a Cox model."""
 
+LARGEST_SE = 1e4
+"""Of a log rate or log odds: one that is larger says that it tends to infinity, along which the
+likelihood has become flat. The log of a standard deviation may do so, without harm to the others.
+"""
+
 
 @register
 class ZipTerms(LikelihoodTerms):
@@ -155,6 +160,8 @@ class ZeroInflated(Estimator[ZeroInflatedSpec]):
         )
         if not fit.is_ok:
             return (*self._absent(fit_status(fit)), *self._refused(fit))
+        if np.max(fit.standard_errors[:4]) > LARGEST_SE:
+            return (*self._absent(RowStatus.NOT_ESTIMABLE), *self._refused(fit))
         return (*self._rows(fit), *self._refused(fit))
 
     def _measures(self) -> tuple[tuple[Measure, int], ...]:
