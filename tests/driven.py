@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 from plans import plan
 
+from fedcac.aggregate import BinnedCounts
 from fedcac.exams import Exams
 from fedcac.statistics import Estimate, PoolingSession, estimator_for
 from fedcac.vocabulary import RefusalCode
 
-__all__ = ["Key", "Rows", "assert_close", "assert_same", "numbers", "pool"]
+__all__ = ["Key", "Rows", "assert_close", "assert_same", "merged", "numbers", "pool"]
 
 Key = tuple[str, str, str, str]
 Rows = Mapping[Key, Estimate]
@@ -53,6 +55,21 @@ def pool(
     found = {(row.scope, row.measure.value, row.group, row.term): row for row in rows}
     assert len(found) == len(rows)
     return found
+
+
+def merged(kept: tuple[int, ...]) -> Callable[[str, Any, Any], Any]:
+    """Return a gate that gives the histograms on these bins alone."""
+
+    def change(_: str, __: Any, answer: Any) -> Any:
+        if not isinstance(answer, BinnedCounts):
+            return answer
+        counts = tuple(
+            tuple(tuple(np.add.reduceat(np.array(row), kept).tolist()) for row in variable)
+            for variable in answer.counts
+        )
+        return answer.model_copy(update={"starts": ((kept,), (kept,)), "counts": counts})
+
+    return change
 
 
 def numbers(row: Estimate) -> tuple[float | None, ...]:

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from driven import Rows, assert_close, numbers, pool
+from driven import Rows, assert_close, merged, numbers, pool
 from numpy.typing import NDArray
 from plans import SPECS, draw_exams, plan
 from scipy import stats
 
-from fedcac.aggregate import Aggregate, BinnedCounts
+from fedcac.aggregate import BinnedCounts
 from fedcac.exams import Exams
 from fedcac.exchange import Query
 from fedcac.statistics import Estimate, QueryError, estimator_for
@@ -34,21 +34,6 @@ def scores(seed: int, n: int) -> tuple[Vector, Vector]:
     reference = np.where(rng.random(n) < 0.3, 0.0, rng.lognormal(4, 2, n).round(1))
     index = np.where(rng.random(n) < 0.1, 0.0, (reference * rng.lognormal(0.2, 0.5, n)).round(1))
     return index, reference
-
-
-def merged(kept: tuple[int, ...]) -> Any:
-    """Return a gate that gives the histograms on these bins alone."""
-
-    def change(_: str, __: Query, answer: Aggregate) -> Aggregate:
-        if not isinstance(answer, BinnedCounts):
-            return answer
-        counts = tuple(
-            tuple(tuple(np.add.reduceat(np.array(row), kept).tolist()) for row in variable)
-            for variable in answer.counts
-        )
-        return answer.model_copy(update={"starts": ((kept,), (kept,)), "counts": counts})
-
-    return change
 
 
 def row_of(rows: Rows, measure: str) -> Estimate:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from driven import Rows, assert_close, assert_same, numbers, pool
+from driven import Rows, assert_close, assert_same, merged, numbers, pool
 from numpy.typing import NDArray
 from plans import SPECS, draw_exams
 from scipy import stats
@@ -20,7 +20,7 @@ from statsmodels.stats.meta_analysis import combine_effects
 from statsmodels.stats.proportion import proportion_confint
 from statsmodels.tools.numdiff import approx_fprime
 
-from fedcac.aggregate import BinnedCounts, CrossTable, LikelihoodTerms
+from fedcac.aggregate import CrossTable, LikelihoodTerms
 from fedcac.exams import Exams
 from fedcac.protocol import (
     AccuracySpec,
@@ -616,17 +616,7 @@ def test_kolmogorov_smirnov_distance_is_inside_its_bounds(seed: int) -> None:
 def test_kolmogorov_smirnov_bounds_hold_on_bins_that_a_gate_merged() -> None:
     parts = four_sites()
     kept = (0, 1, 60, 150, 230, 310)
-
-    def merge(_: str, __: Any, answer: Any) -> Any:
-        if not isinstance(answer, BinnedCounts):
-            return answer
-        counts = tuple(
-            tuple(tuple(np.add.reduceat(np.array(row), kept).tolist()) for row in variable)
-            for variable in answer.counts
-        )
-        return answer.model_copy(update={"starts": ((kept,), (kept,)), "counts": counts})
-
-    row = pool(SPECS["distribution"], parts, change=merge)["pooled", "ks_d", "", ""]
+    row = pool(SPECS["distribution"], parts, change=merged(kept))["pooled", "ks_d", "", ""]
     index, reference = (stacked(parts, f"{name}_score") for name in ("index", "reference"))
     exact = stats.ks_2samp(index, reference, method="asymp").statistic
     assert row.ci_low - 1e-12 <= exact <= row.ci_high + 1e-12
